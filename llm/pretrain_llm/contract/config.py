@@ -1,0 +1,171 @@
+"""The configuration that every pod of a run reads, rendered by the operator from the spec.
+
+Field names are the spec's, so that `run.json` reads like the YAML. All defaults are the API's:
+here every field is present.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from . import codec
+from .layout import Layout
+
+# One file each in pretrain_llm/models; a test holds the two lists together.
+ARCHITECTURES = ("llama",)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    architecture: str
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    ffn_hidden_dim: int
+    vocab_size: int
+    rope_theta: float
+    norm_eps: float
+    tie_embeddings: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the shapes: a checkpoint of another model has another one."""
+        return digest(self)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Exactly one of the two is set."""
+
+    train_vocab_size: int | None = None  # train a byte-level BPE of this size
+    path: str | None = None  # folder with a tokenizer.json to load
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    name: str
+    path: str  # file, folder or URL that fsspec opens
+    format: str  # jsonl | parquet | text
+    text_field: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    sources: tuple[SourceConfig, ...]
+    held_out_fraction: float
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str  # AdamW
+    learning_rate: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    warmup_steps: int
+    decay: str  # linear | cosine | sqrt
+    decay_fraction: float  # of all steps; the rate is constant before (WSD)
+    min_learning_rate_fraction: float
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    project: str
+    mode: str  # online | offline
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    sequence_length: int  # tokens
+    global_batch_size: int  # sequences
+    local_batch_size: int  # sequences a data-parallel rank takes at once
+    steps: int
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    gradient_clip_norm: float
+    precision: str  # float32 | bfloat16
+    activation_checkpointing: str  # none | selective | full
+    compile: bool
+    seed: int
+    wandb: WandbConfig | None = None
+
+
+@dataclass(frozen=True)
+class NodesConfig:
+    count: int
+    spares: int
+    devices_per_node: int
+    device: str  # cpu | cuda
+
+
+@dataclass(frozen=True)
+class ParallelismConfig:
+    """All degrees are positive; their product is the world size."""
+
+    data_parallel_replicate: int
+    data_parallel_shard: int
+    tensor_parallel: int
+    pipeline_parallel: int
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    interval: int  # steps
+    keep_latest: int
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    dtype: str  # float32 | bfloat16 | float16
+
+
+@dataclass(frozen=True)
+class PostTrainingConfig:
+    name: str
+    method: str  # SFT
+    dataset_path: str | None  # JSON Lines of {"messages": [...]}; None: made from the corpus
+    steps: int
+    batch_size: int
+    learning_rate: float
+    max_length: int  # tokens
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    run: str
+    volume: str  # mount point of the run's storage
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    training: TrainingConfig
+    nodes: NodesConfig
+    parallelism: ParallelismConfig
+    checkpoint: CheckpointConfig
+    export: ExportConfig
+    post_training: tuple[PostTrainingConfig, ...] = field(default_factory=tuple)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.volume, self.run)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.training.global_batch_size * self.training.sequence_length
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON form."""
+    return hashlib.sha256(codec.to_json(value).encode()).hexdigest()
+
+
+def load(path: str) -> RunConfig:
+    """Raises OSError, codec.DecodeError."""
+    with open(path, encoding="utf-8") as file:
+        return codec.from_json(RunConfig, file.read())

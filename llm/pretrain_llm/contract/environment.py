@@ -1,0 +1,30 @@
+"""Names that the operator sets in a pod and the pod's program reads."""
+
+# Set in every pod of a run.
+CONFIG = "PRETRAIN_CONFIG"  # path of the mounted run configuration (contract.config.RunConfig)
+STAGE_NAME = "PRETRAIN_STAGE_NAME"  # which entry of postTraining this pod is
+TERMINATION_LOG = "PRETRAIN_TERMINATION_LOG"  # where to leave the result; default below
+
+# Set in training pods.
+ATTEMPT = "PRETRAIN_ATTEMPT"
+COORDINATOR = "PRETRAIN_COORDINATOR"  # host:port of the coordinator's HTTP server
+STORE = "PRETRAIN_STORE"  # host:port of the rendezvous store
+SLOT = "JOB_COMPLETION_INDEX"  # set by the Job controller: the node slot
+POD_NAME = "PRETRAIN_POD_NAME"
+POD_UID = "PRETRAIN_POD_UID"
+POD_IP = "PRETRAIN_POD_IP"
+NODE_NAME = "PRETRAIN_NODE_NAME"
+
+# Set by the agent for its workers.
+REPORT_SOCKET = "PRETRAIN_REPORT_SOCKET"  # Unix datagram socket that takes contract.reports
+ERROR_FILE = "PRETRAIN_ERROR_FILE"  # where a worker leaves a StageError before it exits
+ROUND = "PRETRAIN_ROUND"
+
+CONFIG_PATH = "/etc/pretrain/run.json"
+TERMINATION_LOG_PATH = "/dev/termination-log"
+VOLUME_PATH = "/workspace"  # where the run's storage is mounted
+SCRATCH_PATH = "/tmp"  # noqa: S108  an emptyDir of the pod's own: the root file system is read-only
+
+COORDINATOR_HTTP_PORT = 8080
+STORE_PORT = 29400
+SERVING_PORT = 8000

@@ -1,0 +1,74 @@
+"""What a worker tells its agent, and an agent its coordinator. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished optimiser step, from rank 0."""
+
+    step: int
+    loss: float  # mean over the global batch, nats a token
+    tokens: int  # trained so far, this step included
+    seconds: float  # since the step before
+    tokens_per_second: float  # of the whole world
+    time: float
+    gradient_norm: float | None = None
+    mfu: float | None = None  # fraction, 0 to 1; None where the device's peak is unknown
+
+
+@dataclass(frozen=True)
+class RestoredReport:
+    """A worker is ready to step: set up, and loaded from `step` (0: from scratch)."""
+
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """A checkpoint is complete and its manifest is written."""
+
+    step: int
+    path: str
+    bytes: int
+    time: float
+    stall_seconds: float  # how long training stood still for it
+
+
+@dataclass(frozen=True)
+class QuarantinedReport:
+    """A checkpoint did not verify and was moved away."""
+
+    step: int
+    reason: str
+    path: str  # where it is now
+    time: float
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """One datagram from a worker to its agent: exactly one field besides rank and round is set."""
+
+    rank: int
+    round: int
+    step: StepReport | None = None
+    restored: RestoredReport | None = None
+    saved: SavedReport | None = None
+    quarantined: QuarantinedReport | None = None
+
+
+@dataclass(frozen=True)
+class FaultReport:
+    """One worker that ended when it should not have, as its agent saw it."""
+
+    round: int
+    rank: int
+    time: float
+    exit_code: int | None = None  # None where a signal ended it
+    signal: int | None = None
+    out_of_memory: bool = False  # the kernel's OOM killer, from the memory cgroup's counter
+    error_kind: str | None = None
+    error_message: str | None = None

@@ -1,0 +1,90 @@
+"""The document at the coordinator's `/status`: what the operator knows of a training attempt.
+
+Times are seconds since the epoch, by the coordinator's clock where it saw the thing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .reports import FaultReport, QuarantinedReport, SavedReport
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    name: str  # the pod's name
+    slot: int
+    node: str
+    state: str  # Preparing | Waiting | Running | Finished | Leaving
+    last_seen: float
+    rank: int | None = None  # node rank in the round; None: a spare, or not in yet
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int
+    total_steps: int
+    loss: float
+    initial_loss: float
+    tokens: int
+    tokens_per_second: float
+    step_seconds: float  # median of the last steps
+    time: float  # of the last step
+    mfu: float | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Steps that were run again after a restart: on CPU the losses must be equal."""
+
+    steps: int = 0
+    max_loss_difference: float = 0.0
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One broken round and its recovery. A duration is None until it is over.
+
+    fault      broken         next round       workers          first step
+      |--detect--|--reschedule--|----restore----|---first step---|
+    """
+
+    round: int  # the round that broke: with the attempt, the incident's identity
+    time: float  # of the fault
+    evidence: str  # WorkerExit | LeaseExpired | AgentRestarted
+    agent: str | None = None
+    slot: int | None = None
+    node: str | None = None
+    first_fault: FaultReport | None = None  # the earliest genuine failure
+    echoes: int = 0  # workers that ended because the first one did
+    last_step: int = 0  # reached before the fault
+    detect_seconds: float | None = None
+    reschedule_seconds: float | None = None
+    restore_seconds: float | None = None
+    first_step_seconds: float | None = None
+    resumed_step: int | None = None
+
+    @property
+    def steps_lost(self) -> int | None:
+        if self.resumed_step is None:
+            return None
+        return max(0, self.last_step - self.resumed_step)
+
+
+@dataclass(frozen=True)
+class StatusDocument:
+    run: str
+    attempt: int
+    time: float
+    started_at: float  # of this coordinator
+    round: int = 0
+    round_formed_at: float | None = None
+    broken: bool = True  # waiting for the next round
+    waiting_for: str | None = None  # why there is no round, in words
+    agents: tuple[AgentStatus, ...] = ()
+    progress: Progress | None = None
+    replay: Replay = Replay()
+    latest_checkpoint: SavedReport | None = None
+    quarantined: tuple[QuarantinedReport, ...] = ()
+    incidents: tuple[Incident, ...] = ()  # oldest first, bounded
+    finished: bool = False  # all agents of the round left after the last step
