@@ -1,0 +1,139 @@
+"""What the operator reports. It is all that the operator remembers: children are a function of
+(spec, status), so everything that a decision depends on is here, committed before anything is done.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import ApiModel
+
+MAX_INCIDENTS = 20
+
+
+class Condition(ApiModel):
+    """As in the Kubernetes API conventions. `Succeeded` is the summary."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str
+    observed_generation: int = 0
+
+
+class TrainingStatus(ApiModel):
+    step: int = 0
+    total_steps: int = 0
+    tokens: int = 0
+    loss: float | None = None
+    initial_loss: float | None = Field(None, description="Of the first step of the run.")
+    tokens_per_second: float | None = None
+    step_seconds: float | None = Field(None, description="Median of the last steps.")
+    mfu: float | None = Field(None, description="Model FLOPs utilisation, 0 to 1.")
+    nodes: int = Field(0, description="Node slots in the current round.")
+    replayed_steps: int = Field(0, description="Steps run again after restarts.")
+    replayed_max_loss_difference: float = Field(
+        0.0, description="Largest difference of the loss between two runs of one step."
+    )
+
+
+class CheckpointStatus(ApiModel):
+    step: int
+    path: str
+    time: str
+    stall_seconds: float | None = None
+
+
+class QuarantineStatus(ApiModel):
+    step: int
+    path: str
+    reason: str
+    time: str
+
+
+class Checkpoints(ApiModel):
+    latest: CheckpointStatus | None = Field(None, description="Newest verified one.")
+    quarantined: tuple[QuarantineStatus, ...] = Field(
+        (), description="Newest; damaged ones moved away."
+    )
+
+
+class Suspect(ApiModel):
+    rank: int | None = None
+    pod: str | None = None
+    node: str | None = None
+
+
+class IncidentStatus(ApiModel):
+    """One fault and its recovery."""
+
+    attempt: int
+    round: int
+    time: str
+    fault_class: str = Field(alias="class", description="Row of the fault table.")
+    cause: str = Field(description="The first genuine failure, in words.")
+    budget: Literal["Infrastructure", "Application", "None"]
+    level: Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
+    suspect: Suspect = Suspect()
+    detect_seconds: float | None = None
+    reschedule_seconds: float | None = None
+    restore_seconds: float | None = None
+    first_step_seconds: float | None = None
+    steps_lost: int | None = None
+
+
+class Budgets(ApiModel):
+    """Faults charged since the last progress; totals never fall."""
+
+    infrastructure: int = 0
+    application: int = 0
+    step: int = Field(0, description="Step that the run must pass to reset the counts.")
+    total: int = Field(0, description="Incidents of the whole run.")
+
+
+class StageTime(ApiModel):
+    """Only for the record (reports, durations); no decision is taken from it."""
+
+    stage: str
+    name: str | None = None
+    started_at: str
+    finished_at: str | None = None
+
+
+class Artifact(ApiModel):
+    """What a finished stage made. Never taken back: a finished stage stays finished."""
+
+    stage: Literal["Data", "Training", "Export", "PostTraining"]
+    name: str | None = None
+    path: str
+    digest: str | None = None
+    step: int | None = None
+    source: tuple[str, ...] = Field(
+        (), alias="from", description="Digests of what it was made from."
+    )
+    metrics: dict[str, float] = Field({}, description="What it measured.")
+    time: str
+
+
+class ServingStatus(ApiModel):
+    url: str | None = Field(None, description="OpenAI API, inside the cluster.")
+    model: str | None = None
+    ready_replicas: int = 0
+
+
+class RunStatus(ApiModel):
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    attempt: int = Field(0, description="Number of the training Job; 0: none yet.")
+    config_digest: str | None = Field(None, description="Of the configuration the attempt runs.")
+    training: TrainingStatus | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    budgets: Budgets = Budgets()
+    last_incident_round: int = Field(0, description="Of this attempt: those up to it are counted.")
+    incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
+    artifacts: tuple[Artifact, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    serving: ServingStatus | None = None
