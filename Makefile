@@ -1,0 +1,86 @@
+# pretrain-operator. `make help` lists the targets; every target does its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+export PYTHONPATH := operator:llm:.
+export PYTHONDONTWRITEBYTECODE := 1
+
+operator_env = $(shell hack/envs.sh path operator)
+train_env = $(shell hack/envs.sh path train)
+CHECKED := operator llm tests hack
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## Set-up: everything is cached outside the repository (PRETRAIN_CACHE) and safe to delete
+
+.PHONY: packages env-operator env-train env-serve kubernetes corpus setup
+packages: ## Install missing system packages (Debian-like, root)
+	@hack/system-packages.sh
+env-operator: packages
+	@hack/envs.sh build operator
+env-train: packages
+	@hack/envs.sh build train
+env-serve: packages
+	@hack/envs.sh build serve
+kubernetes: packages ## Build Kubernetes for the local cluster (6 minutes, once)
+	@$(PYTHON) -m tests.cluster build
+corpus: packages
+	@$(PYTHON) hack/corpus.py build/corpus
+setup: env-operator env-train env-serve kubernetes corpus ## All of it
+
+## The main job
+
+.PHONY: demo demo-down
+demo: setup ## One PretrainRun from text to a chat answer, with a killed worker (KEEP=1, CLUSTER=current)
+	@$(operator_env)/bin/python -m hack.demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER))
+demo-down: ## Remove what `make demo KEEP=1` left
+	@$(operator_env)/bin/python -m hack.demo --down
+
+## Tests
+
+.PHONY: test test-unit test-integration test-llm test-charts test-e2e
+test: verify test-unit test-charts test-integration test-llm test-e2e ## Every kind of test
+test-unit: env-operator ## The decision core, without a cluster
+	@$(operator_env)/bin/python -m pytest tests/unit
+test-integration: env-operator kubernetes ## The operator and the CRD on a real control plane
+	@$(operator_env)/bin/python -m pytest tests/integration
+test-charts: env-operator kubernetes ## The Helm chart
+	@$(operator_env)/bin/python -m pytest tests/charts
+test-llm: env-train ## Data, training, checkpoints, export, post-training on CPU
+	@$(train_env)/bin/python -m pytest tests/llm
+test-e2e: setup ## The demo's run and more faults on a local multi-node cluster (root)
+	@$(operator_env)/bin/python -m pytest tests/e2e -m e2e
+
+## Checks
+
+.PHONY: verify fmt lint types imports crd
+verify: lint types imports ## What must hold before every commit
+	@$(operator_env)/bin/python -m pretrain_operator.crd --check
+fmt: env-operator ## Format the code
+	@$(operator_env)/bin/ruff check --fix-only --quiet $(CHECKED)
+	@$(operator_env)/bin/ruff format $(CHECKED)
+lint: env-operator
+	@$(operator_env)/bin/ruff check $(CHECKED)
+	@$(operator_env)/bin/ruff format --check $(CHECKED)
+types: env-operator
+	@MYPYPATH=operator:llm $(operator_env)/bin/mypy
+imports: env-operator ## The layers of docs/architecture.md
+	@$(operator_env)/bin/lint-imports
+crd: env-operator ## Write the CRD and docs/api.md from operator/pretrain_operator/api
+	@$(operator_env)/bin/python -m pretrain_operator.crd
+
+## Delivery
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_PREFIX ?= ghcr.io/pretrain-dev
+.PHONY: images clean
+images: ## Build the container images (needs docker)
+	@for image in operator trainer data post-train serve; do \
+	  docker build -f images/$$image/Dockerfile -t $(IMAGE_PREFIX)/$$image:$(VERSION) .; \
+	done
+clean: ## Remove build output of this checkout (not the cache)
+	@rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
