@@ -30,7 +30,29 @@ MIN_CORPUS_BYTES = 15_000_000
 # Source name -> the package whose dependency is the release's documentation.
 METAPACKAGES = {"python-doc": "python3-doc", "postgresql-doc": "postgresql-doc"}
 
-_BLOCKS = frozenset("p div br li dt dd tr pre h1 h2 h3 h4 h5 h6 table ul ol dl hr".split())
+_BLOCKS = frozenset(
+    [
+        "p",
+        "div",
+        "br",
+        "li",
+        "dt",
+        "dd",
+        "tr",
+        "pre",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "table",
+        "ul",
+        "ol",
+        "dl",
+        "hr",
+    ]
+)
 _DROPPED = frozenset(("head", "script", "style"))
 _NAVIGATION = frozenset(("navheader", "navfooter"))
 
