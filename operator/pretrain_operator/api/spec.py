@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pretrain_llm.contract.config import ARCHITECTURES
 
@@ -18,10 +18,24 @@ Architecture = Literal[ARCHITECTURES]  # type: ignore[valid-type]  # one row a m
 Name = Annotated[
     str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
+StageName = Annotated[
+    str, Field(min_length=1, max_length=16, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
 Path = Annotated[str, Field(min_length=1, max_length=1024)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 Quantity = Annotated[
-    str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    Field(max_length=32, pattern=_QUANTITY),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": _QUANTITY,
+        }
+    ),
 ]
 KubernetesObject = dict[str, Any]  # passed on as it is; the API server checks it with the pod
 MAX_STEPS = 100_000_000
@@ -229,7 +243,7 @@ class Export(ApiModel):
 
 
 class PostTraining(ApiModel):
-    name: Name = Field(description="Unique name of the stage.")
+    name: StageName = Field(description="Unique name of the stage; not last or export.")
     method: Literal["SFT"] = Field("SFT", description="Supervised fine-tuning with TRL.")
     dataset_path: Path | None = Field(
         None, description="JSON Lines of {messages: [...]}. Default: made from the run's own text."
@@ -244,7 +258,7 @@ class PostTraining(ApiModel):
 class Serving(ApiModel):
     replicas: int = Field(1, ge=0, le=1024, description="vLLM pods.")
     devices: int = Field(1, ge=0, le=64, description="Devices a replica (tensor parallel); 0: CPU.")
-    source: Name = Field(
+    source: StageName = Field(
         "last", alias="from", description="last, export, or the name of a post-training stage."
     )
     max_model_length: int | None = Field(
