@@ -18,7 +18,6 @@ from rich.live import Live
 from . import place, report, scenario
 from .kube import StepError
 
-RECIPE = scenario.ROOT / "recipes" / "demo.yaml"
 CORPUS = scenario.ROOT / "build" / "corpus"
 QUESTION = "What is a Python list?"
 KILL_AT_STEP = 70
@@ -72,13 +71,13 @@ class Screen:
 def run_demo(where: place.Place, started: float) -> dict[str, object]:
     """The scenario of recipes/demo.yaml. Raises StepError."""
     kube, screen = where.kube, Screen()
-    run = scenario.manifest(RECIPE)
+    run = scenario.manifest(scenario.RECIPE)
     say("installing the operator with Helm")
     scenario.install_operator(kube, where.values)
     say("loading the corpus onto the run's volume")
     size = scenario.load_corpus(kube, run, CORPUS)
     say(f"{size / 1e6:.0f} MB of text are there; kubectl apply -f recipes/demo.yaml")
-    kube.run("apply", "-f", str(RECIPE))
+    kube.run("apply", "-f", str(scenario.RECIPE))
     watch = scenario.RunWatch(kube, run["metadata"]["name"], run["metadata"]["namespace"],
                               screen.show)  # fmt: skip
     with screen.on():

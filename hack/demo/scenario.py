@@ -20,6 +20,7 @@ SYSTEM_NAMESPACE = "pretrain-system"
 RELEASE = "pretrain-operator"
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "pretrain-operator"
+RECIPE = ROOT / "recipes" / "demo.yaml"
 
 # Runs in the worker's pod, as kubectl exec: the agent lists its workers there.
 _KILL_ONE_WORKER = (
@@ -148,6 +149,11 @@ class RunWatch:
         return self.until("the run's end",
                           lambda run: condition(run, "Succeeded").get("status") == "True",
                           timeout_seconds)  # fmt: skip
+
+    def patch(self, spec: dict[str, Any]) -> None:
+        """What a user does with `kubectl edit`."""
+        self.kube.run("patch", "pretrainrun", self.name, "-n", self.namespace, "--type=merge",
+                      "-p", json.dumps({"spec": spec}))  # fmt: skip
 
     def training_pods(self) -> list[dict[str, Any]]:
         selector = f"pretrain.dev/run={self.name},pretrain.dev/component=training"

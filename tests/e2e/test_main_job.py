@@ -1,0 +1,163 @@
+"""The main job with faults, on real kubelets: what a user is promised, seen from the outside."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from hack.demo import place, report, scenario
+from hack.demo.kube import StepError, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def variant(name: str, **spec: Any) -> dict[str, Any]:
+    """The demo's run under another name, with parts of its spec replaced; None takes a part out."""
+    run = copy.deepcopy(scenario.manifest(scenario.RECIPE))
+    run["metadata"]["name"] = name
+    for field, value in spec.items():
+        if value is None:
+            run["spec"].pop(field, None)
+        elif isinstance(value, dict):
+            run["spec"].setdefault(field, {}).update(value)
+        else:
+            run["spec"][field] = value
+    return run
+
+
+def started(where: place.Place, run: dict[str, Any]) -> scenario.RunWatch:
+    where.kube.apply(run)
+    return scenario.RunWatch(where.kube, run["metadata"]["name"], run["metadata"]["namespace"])
+
+
+def removed(watch: scenario.RunWatch) -> None:
+    """Deletes the run and waits until its pods are gone, so that the next test has the cores."""
+    watch.kube.run("delete", "pretrainrun", watch.name, "-n", watch.namespace)
+    wait_for(
+        f"the pods of {watch.name} to go",
+        lambda: True if not pods_of(watch) else None,
+        timeout_seconds=90,
+    )
+
+
+def pods_of(watch: scenario.RunWatch) -> list[dict[str, Any]]:
+    found = watch.kube.get("pods", "-n", watch.namespace, "-l", f"pretrain.dev/run={watch.name}")
+    items: list[dict[str, Any]] = found["items"]
+    return items
+
+
+def operator_pod(where: place.Place) -> dict[str, Any]:
+    found = where.kube.get(
+        "pods", "-n", scenario.SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=pretrain-operator"
+    )["items"]
+    live: dict[str, Any] = next(pod for pod in found if "deletionTimestamp" not in pod["metadata"])
+    return live
+
+
+def test_main_job_with_a_killed_worker_ends_in_an_answer(where: place.Place) -> None:
+    watch = started(where, scenario.manifest(scenario.RECIPE))
+    watch.until_step(50)
+    watch.kill_one_worker()
+    run = watch.until_succeeded()
+    document = report.report(
+        run,
+        chat={"question": "What is a list?", "answer": watch.ask("What is a list?")},
+        operator_rss_bytes=scenario.operator_rss_bytes(where.kube),
+        seconds_total=0,
+    )
+    assert report.shortcomings(document) == []
+    assert document["operator_rss_bytes"] < 200_000_000
+    assert run["status"]["attempt"] == 1
+    removed(watch)
+
+
+def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: place.Place) -> None:
+    assert where.cluster
+    watch = started(
+        where, variant("power", training={"steps": 160}, postTraining=None, serving=None)
+    )
+    before = watch.until_step(20)
+
+    # The operator goes and comes back: the run does not notice.
+    watch.kube.run(
+        "delete", "pod", operator_pod(where)["metadata"]["name"], "-n", scenario.SYSTEM_NAMESPACE
+    )
+    after = watch.until_step(scenario.current_step(before) + 15)
+    assert after["status"]["budgets"]["total"] == 0
+    assert after["status"]["attempt"] == 1
+
+    # Suspended: a checkpoint first, then no pod of the training is left.
+    watch.patch({"suspend": True})
+    suspended = watch.until(
+        "the suspension",
+        lambda run: scenario.condition(run, "Succeeded").get("reason") == "Suspended",
+        60,
+    )
+    assert watch.training_pods() == []
+    saved = suspended["status"]["checkpoints"]["latest"]["step"]
+    assert saved >= scenario.current_step(after)
+    watch.patch({"suspend": False})
+    watch.until_step(saved + 10)
+
+    # A node loses its power: the run goes on with the nodes that remain.
+    host = operator_pod(where)["spec"]["nodeName"]
+    victim = next(
+        pod["spec"]["nodeName"]
+        for pod in watch.training_pods()
+        if pod["spec"].get("nodeName") not in (None, host)
+    )
+    where.cluster.node(victim).power_off()
+    try:
+        done = watch.until_succeeded(timeout_seconds=400)
+    finally:
+        where.cluster.node(victim).power_on()
+        where.cluster.await_ready()
+    status = done["status"]
+    assert status["training"]["step"] == 160
+    assert [item["level"] for item in status["incidents"]] == ["NodeReplacement"]
+    assert status["training"]["replayedMaxLossDifference"] == 0
+    removed(watch)
+
+
+BAD_INPUTS = {
+    "no-text": (
+        {"data": {"sources": [{"name": "none", "path": "corpus/none.jsonl"}]}},
+        "BadInput",
+        ["spec.data.sources[0].path", "corpus/none.jsonl"],
+    ),
+    "no-image": (
+        {"data": {"template": {"image": "registry.invalid/nothing:1"}}},
+        "ImagePullFailed",
+        ["registry.invalid/nothing:1"],
+    ),
+    "no-claim": (
+        {"storage": {"claimName": "not-there", "create": None}},
+        "StorageNotFound",
+        ["spec.storage.claimName", "not-there"],
+    ),
+    "no-memory": (
+        {"nodes": {"template": {"resources": {"limits": {"memory": "450Mi"}}}}},
+        "OutOfMemory",
+        ["memory"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_says_field_and_remedy(where: place.Place, name: str) -> None:
+    spec, reason, words = BAD_INPUTS[name]
+    watch = started(where, variant(name, postTraining=None, serving=None, **spec))
+
+    def told() -> scenario.Object | None:
+        found = scenario.condition(watch.object(), "Succeeded")
+        return found if found.get("reason") == reason else None
+
+    try:
+        summary = wait_for(f"{name} to be {reason}", told, timeout_seconds=150)
+    except StepError as error:
+        raise AssertionError(f"{error}; the run says {watch.object()['status']}") from error
+    for word in words:
+        assert word in summary["message"]
+    removed(watch)
