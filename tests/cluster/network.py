@@ -1,0 +1,143 @@
+"""The cluster's own network: everything lives in network namespaces, almost nothing on the host.
+
+    host ──veth── [ cluster namespace: bridge, control plane, CoreDNS ] ──veth── [ node ] ──veth── pod
+         198.18.S.254            198.18.S.1                             198.18.S.10+N     10.244.N.x
+
+The host gets one interface and one /24, so that kubectl reaches the API server; the host's own
+firewall, forwarding and routes play no part. Nothing has a default route: nothing in the cluster
+can reach beyond the machine. S, the slot, is the first one free, so that clusters do not meet.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .processes import ClusterError, run
+
+POD_RANGE = "10.244.0.0/16"
+SERVICE_RANGE = "10.96.0.0/16"
+MAX_NODES = 99
+_SLOTS = 256
+
+
+@dataclass(frozen=True)
+class Network:
+    """The addresses of one cluster; 198.18.0.0/15 is set aside for tests (RFC 2544)."""
+
+    namespace: str
+    slot: int
+
+    @property
+    def gateway(self) -> str:
+        return f"198.18.{self.slot}.1"
+
+    @property
+    def host(self) -> str:
+        return f"198.18.{self.slot}.254"
+
+    def node(self, index: int) -> str:
+        return f"198.18.{self.slot}.{10 + index}"
+
+    def node_namespace(self, node: str) -> str:
+        return f"{self.namespace}.{node}"
+
+
+def pod_range(index: int) -> str:
+    """The addresses of the pods on node number `index`."""
+    return f"10.244.{index}.0/24"
+
+
+def create(namespace: str) -> Network:
+    """Makes the cluster's namespace with its bridge, and the veth pair to the host."""
+    run("ip", "netns", "add", namespace)
+    _forward(namespace)
+    _ip(namespace, "link set lo up", "link add br0 type bridge")
+    network = Network(namespace, _claim_slot(namespace))
+    _ip(
+        namespace,
+        "link set uplink master br0 up",
+        f"addr add {network.gateway}/24 dev br0",
+        "link set br0 up",
+    )
+    run("ip", "addr", "add", f"{network.host}/24", "dev", _host_link(network.slot))
+    run("ip", "link", "set", _host_link(network.slot), "up")
+    return network
+
+
+def create_node(network: Network, node: str, index: int) -> None:
+    """Makes the namespace of a node, wired to the bridge, its pods reachable by the others."""
+    namespace = network.node_namespace(node)
+    run("ip", "netns", "add", namespace)
+    _forward(namespace)
+    _ip(
+        network.namespace,
+        f"link add {node} type veth peer name eth0 netns {namespace}",
+        f"link set {node} master br0 up",
+        f"route replace {pod_range(index)} via {network.node(index)}",
+    )
+    _ip(
+        namespace,
+        "link set lo up",
+        f"addr add {network.node(index)}/24 dev eth0",
+        "link set eth0 up",
+        f"route add {POD_RANGE} via {network.gateway}",
+        # kube-proxy rewrites these before they leave; the route only has to exist.
+        f"route add {SERVICE_RANGE} via {network.gateway}",
+    )
+
+
+def set_cable(network: Network, node: str, *, plugged: bool) -> None:
+    """Pulls or plugs a node's cable: the node runs on, but nobody hears from it."""
+    _ip(network.namespace, f"link set {node} {'up' if plugged else 'down'}")
+
+
+def remove(namespace: str) -> None:
+    """Removes one namespace with every interface in it, whatever state it was left in."""
+    if Path("/run/netns", namespace).exists():
+        run("ip", "netns", "del", namespace)
+
+
+def namespaces_of(cluster_namespace: str) -> list[str]:
+    """The namespaces of a cluster that exist: its nodes' and then its own."""
+    nodes = sorted(path.name for path in Path("/run/netns").glob(f"{cluster_namespace}.*"))
+    return [*nodes, cluster_namespace]
+
+
+def candidate_slots(namespace: str, routes: str) -> Iterator[int]:
+    """Slots whose range no route of the host names, from one that depends on the name onward."""
+    first = zlib.crc32(namespace.encode())
+    for offset in range(_SLOTS):
+        slot = (first + offset) % _SLOTS
+        if f"198.18.{slot}." not in routes:
+            yield slot
+
+
+def _claim_slot(namespace: str) -> int:
+    """Creates the host's interface: its name carries the slot, so the kernel is the lock."""
+    for slot in candidate_slots(namespace, run("ip", "route", "show", "table", "all")):
+        link = f"link add {_host_link(slot)} type veth peer name uplink netns {namespace}"
+        try:
+            run("ip", *link.split())
+        except ClusterError as error:
+            if "File exists" not in str(error):
+                raise
+            continue
+        return slot
+    raise ClusterError("no free range in 198.18.0.0/16: take other clusters down first")
+
+
+def _host_link(slot: int) -> str:
+    return f"pretrain{slot}"
+
+
+def _forward(namespace: str) -> None:
+    """Makes a namespace a plain router; before it has interfaces, which copy these settings."""
+    settings = {"ip_forward": 1, "conf/all/rp_filter": 0, "conf/default/rp_filter": 0}
+    settings |= {"conf/all/send_redirects": 0, "conf/default/send_redirects": 0}
+    script = "; ".join(f"echo {v} >/proc/sys/net/ipv4/{k}" for k, v in settings.items())
+    run("nsenter", f"--net=/run/netns/{namespace}", "sh", "-ec", script)
+
+
+def _ip(namespace: str, *lines: str) -> None:
+    run("ip", "-n", namespace, "-batch", "-", stdin="\n".join(lines) + "\n")
