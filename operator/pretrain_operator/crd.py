@@ -1,8 +1,8 @@
 """The CRD and docs/api.md, generated from the API types and rules; never edited by hand.
 
-    python -m pretrain_operator.crd           write both files
-    python -m pretrain_operator.crd --print   print the CRD
-    python -m pretrain_operator.crd --check   exit 1 where a file is not what this would write
+python -m pretrain_operator.crd           write both files
+python -m pretrain_operator.crd --print   print the CRD
+python -m pretrain_operator.crd --check   exit 1 where a file is not what this would write
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def structural(schema: Schema, definitions: Mapping[str, Schema], *, defaults: b
     result = {key: schema[key] for key in _KEPT if key in schema}
     _bounds(schema, result)
     if defaults and schema.get("default") is not None:
-        result["default"] = {} if isinstance(schema["default"], dict) else schema["default"]
+        result["default"] = _without_empty(schema["default"])
     if "properties" in schema:
         result["properties"] = {
             key: structural(value, definitions, defaults=defaults)
@@ -85,6 +85,14 @@ _KEPT = (
     "maxProperties",
     "x-kubernetes-int-or-string",
 )
+
+
+def _without_empty(value: Any) -> Any:
+    """A default without what its own fields' defaults say; rules are checked on it as it is."""
+    if not isinstance(value, dict):
+        return value
+    cleaned = {key: _without_empty(item) for key, item in value.items()}
+    return {key: item for key, item in cleaned.items() if item not in (None, {}, [])}
 
 
 def _bounds(schema: Schema, result: Schema) -> None:
@@ -120,7 +128,7 @@ def root_schema() -> Schema:
     for rule in RULES:
         schema = _at(root, rule.path)
         schema.setdefault("x-kubernetes-validations", []).append(
-            {"rule": rule.rule, "messageExpression": rule.message, "message": rule.name}
+            {"rule": rule.rule, "messageExpression": rule.message_expression, "message": rule.name}
         )
     return root
 
@@ -211,7 +219,8 @@ def _rows(schema: Schema, path: str) -> Iterator[str]:
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}"
         shown = f"**{here}**" if name in required else here
-        default = "" if field.get("default") in (None, {}, []) else f"`{field['default']}`"
+        default = field.get("default")
+        default = "" if default in (None, [], "") or isinstance(default, dict) else f"`{default}`"
         text = " ".join(field.get("description", "").split()).replace("|", "\\|")
         yield f"| {shown} | {_kind(field)} | {default} | {text} |\n"
         yield from _rows(field, here)

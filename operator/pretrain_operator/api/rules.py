@@ -3,7 +3,7 @@
 Schema bounds are in `spec`; these are the rules that span fields. Each message names the field, the
 value found and the remedy. `config` checks the same rules in Python, for an API server with an
 older CRD; a test evaluates both sides on the same rows, so that they cannot drift apart.
-Transition rules (`started`) are the API server's alone: only it knows the old object.
+Transition rules are the API server's alone: only it knows the old object.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from dataclasses import dataclass
 class Rule:
     """One `x-kubernetes-validations` entry."""
 
-    name: str  # what tests and config call it
+    name: str  # what tests and `config` call it
     path: str  # of the object that it is written at; empty: the root
     rule: str  # CEL, true where the object is valid
-    message: str  # CEL, a string; the part after the field's own path
+    message: str  # after the path; %s stands for the arguments
+    arguments: tuple[str, ...] = ()  # CEL; the values found
+
+    @property
+    def message_expression(self) -> str:
+        """CEL. `format`, since the API server has no bound for the cost of string(int) + text."""
+        text = self.message.replace("'", "\\'")
+        return f"'{text}'.format([{', '.join(f'dyn({item})' for item in self.arguments)}])"
 
 
 _WORLD = "self.nodes.count * self.nodes.devicesPerNode"
@@ -28,11 +35,15 @@ _BATCH_UNIT = (
     f"({_WORLD} / ({_MODEL_RANKS})"
     " * (has(self.training.localBatchSize) ? self.training.localBatchSize : 1))"
 )
-_HEADS = "[self.model.numHeads, has(self.model.numKVHeads) ? self.model.numKVHeads : 0]"
+_KV_HEADS = "(has(self.model.numKVHeads) ? self.model.numKVHeads : self.model.numHeads)"
 
 
 def _unique(items: str) -> str:
     return f"{items}.all(a, {items}.exists_one(b, a.name == b.name))"
+
+
+def _names(items: str) -> str:
+    return f"{items}.map(item, item.name)"
 
 
 SHAPES = (
@@ -40,57 +51,56 @@ SHAPES = (
         "heads-divide-dim",
         "spec.model",
         "self.dim % self.numHeads == 0",
-        "'dim ' + string(self.dim) + ' is not divisible by numHeads ' + string(self.numHeads)"
-        " + '; choose a dim that is a multiple of numHeads'",
+        "dim %s is not divisible by numHeads %s; choose a dim that is a multiple of numHeads",
+        ("self.dim", "self.numHeads"),
     ),
     Rule(
         "head-dim-even",
         "spec.model",
         "self.dim % self.numHeads != 0 || (self.dim / self.numHeads) % 2 == 0",
-        "'dim / numHeads is ' + string(self.dim / self.numHeads)"
-        " + ', but rotary embeddings need an even number; choose another numHeads'",
+        "dim / numHeads is %s, but rotary embeddings need an even number; choose another numHeads",
+        ("self.dim / self.numHeads",),
     ),
     Rule(
         "kv-heads-divide-heads",
         "spec.model",
         "!has(self.numKVHeads) || self.numHeads % self.numKVHeads == 0",
-        "'numHeads ' + string(self.numHeads) + ' is not divisible by numKVHeads '"
-        " + string(self.numKVHeads) + '; choose a numKVHeads that divides numHeads'",
+        "numHeads %s is not divisible by numKVHeads %s; choose a numKVHeads that divides numHeads",
+        ("self.numHeads", "self.numKVHeads"),
     ),
     Rule(
         "tokenizer-one-source",
         "spec.tokenizer",
         "has(self.train) != has(self.path)",
-        "has(self.train) ? 'train and path are both set; keep one of them'"
-        " : 'neither train nor path is set; set one of them'",
+        "train and path are %s; set exactly one of them",
+        ("has(self.train) ? 'both set' : 'both missing'",),
     ),
     Rule(
         "tokenizer-fits-model",
         "spec",
         "!has(self.tokenizer.train) || self.tokenizer.train.vocabSize <= self.model.vocabSize",
-        "'tokenizer.train.vocabSize ' + string(self.tokenizer.train.vocabSize)"
-        " + ' exceeds model.vocabSize ' + string(self.model.vocabSize)"
-        " + '; make the model\\'s at least as large'",
+        "tokenizer.train.vocabSize %s exceeds model.vocabSize %s; raise the model's or lower it",
+        ("self.tokenizer.train.vocabSize", "self.model.vocabSize"),
     ),
     Rule(
         "sources-unique",
         "spec.data",
         _unique("self.sources"),
-        "'sources has two entries of one name (' + self.sources.map(s, s.name).join(', ')"
-        " + '); give each its own'",
+        "sources has two entries of one name: %s; give each its own",
+        (_names("self.sources"),),
     ),
     Rule(
         "length-one-unit",
         "spec.training",
         "has(self.steps) != has(self.tokens)",
-        "has(self.steps) ? 'steps ' + string(self.steps) + ' and tokens ' + string(self.tokens)"
-        " + ' are both set; keep one of them' : 'neither steps nor tokens is set; set one of them'",
+        "steps and tokens are %s; set exactly one of them",
+        ("has(self.steps) ? 'both set' : 'both missing'",),
     ),
     Rule(
         "wandb-online-has-key",
         "spec.training",
         "!has(self.wandb) || self.wandb.mode != 'online' || has(self.wandb.apiKeySecret)",
-        "'wandb.mode online needs wandb.apiKeySecret; name a Secret or choose mode offline'",
+        "wandb.mode online needs wandb.apiKeySecret; name a Secret or choose mode offline",
     ),
 )
 
@@ -99,50 +109,53 @@ MESH = (
         "shard-degree-not-zero",
         "spec.parallelism",
         "self.dataParallelShard != 0",
-        "'dataParallelShard 0 means nothing; set a positive number, or -1 for the rest'",
+        "dataParallelShard 0 means nothing; set a positive number, or -1 for the rest",
     ),
     Rule(
         "mesh-fills-world",
         "spec",
-        f"self.parallelism.dataParallelShard > 0 ? {_GIVEN_RANKS}"
-        f" * self.parallelism.dataParallelShard == {_WORLD} : ({_WORLD}) % ({_GIVEN_RANKS}) == 0",
-        "'parallelism asks for ' + string(self.parallelism.dataParallelShard > 0 ?"
-        f" {_GIVEN_RANKS} * self.parallelism.dataParallelShard : {_GIVEN_RANKS})"
-        f" + ' ranks, but nodes.count x nodes.devicesPerNode is ' + string({_WORLD})"
-        " + '; make the product of the degrees equal to it, or let dataParallelShard -1 fill it'",
+        "self.parallelism.dataParallelShard > 0"
+        f" ? {_GIVEN_RANKS} * self.parallelism.dataParallelShard == {_WORLD}"
+        f" : ({_WORLD}) % ({_GIVEN_RANKS}) == 0",
+        "parallelism asks for %s ranks, but nodes.count x nodes.devicesPerNode is %s;"
+        " make the product of the degrees equal to it, or let dataParallelShard -1 fill it",
+        (
+            f"self.parallelism.dataParallelShard > 0 ? {_GIVEN_RANKS}"
+            f" * self.parallelism.dataParallelShard : {_GIVEN_RANKS}",
+            _WORLD,
+        ),
     ),
     Rule(
         "batch-divides",
         "spec",
         f"({_WORLD}) % ({_MODEL_RANKS}) != 0 || self.training.globalBatchSize % {_BATCH_UNIT} == 0",
-        "'training.globalBatchSize ' + string(self.training.globalBatchSize) + ' is not divisible"
-        f" by data-parallel ranks x localBatchSize, which is ' + string({_BATCH_UNIT})"
-        " + '; choose a multiple of it'",
+        "training.globalBatchSize %s is not divisible by data-parallel ranks x localBatchSize,"
+        " which is %s; choose a multiple of it",
+        ("self.training.globalBatchSize", _BATCH_UNIT),
     ),
     Rule(
         "tensor-parallel-divides-heads",
         "spec",
-        f"{_HEADS}.all(n, n % self.parallelism.tensorParallel == 0)",
-        "'parallelism.tensorParallel ' + string(self.parallelism.tensorParallel)"
-        " + ' does not divide model.numHeads ' + string(self.model.numHeads)"
-        " + (has(self.model.numKVHeads) ? ' and numKVHeads ' + string(self.model.numKVHeads) : '')"
-        " + '; choose a divisor of both'",
+        "self.model.numHeads % self.parallelism.tensorParallel == 0"
+        f" && {_KV_HEADS} % self.parallelism.tensorParallel == 0",
+        "parallelism.tensorParallel %s does not divide model.numHeads %s and numKVHeads %s;"
+        " choose a divisor of both",
+        ("self.parallelism.tensorParallel", "self.model.numHeads", _KV_HEADS),
     ),
     Rule(
         "pipeline-fits-layers",
         "spec",
         "self.parallelism.pipelineParallel <= self.model.numLayers",
-        "'parallelism.pipelineParallel ' + string(self.parallelism.pipelineParallel)"
-        " + ' exceeds model.numLayers ' + string(self.model.numLayers)"
-        " + '; each stage needs a layer'",
+        "parallelism.pipelineParallel %s exceeds model.numLayers %s; each stage needs a layer",
+        ("self.parallelism.pipelineParallel", "self.model.numLayers"),
     ),
     Rule(
         "pipeline-unties-embeddings",
         "spec",
         "self.parallelism.pipelineParallel == 1 || !self.model.tieEmbeddings",
-        "'parallelism.pipelineParallel ' + string(self.parallelism.pipelineParallel)"
-        " + ' cannot share the embedding of its first stage with its last;"
-        " set model.tieEmbeddings false or pipelineParallel 1'",
+        "parallelism.pipelineParallel %s cannot share the embedding of its first stage with its"
+        " last; set model.tieEmbeddings false or pipelineParallel 1",
+        ("self.parallelism.pipelineParallel",),
     ),
 )
 
@@ -151,84 +164,97 @@ LATER_STAGES = (
         "post-training-unique",
         "spec",
         _unique("self.postTraining"),
-        "'postTraining has two entries of one name ('"
-        " + self.postTraining.map(p, p.name).join(', ') + '); give each its own'",
+        "postTraining has two entries of one name: %s; give each its own",
+        (_names("self.postTraining"),),
     ),
     Rule(
         "post-training-names-free",
         "spec",
         "self.postTraining.all(p, !(p.name in ['last', 'export']))",
-        "'postTraining has an entry named last or export, which serving.from uses;"
-        " give it another name'",
+        "postTraining has an entry named last or export, which serving.from uses: %s;"
+        " give it another name",
+        (_names("self.postTraining"),),
     ),
     Rule(
         "serving-from-known",
         "spec",
         "!has(self.serving) || self.serving.from in ['last', 'export']"
         " || self.postTraining.exists(p, p.name == self.serving.from)",
-        "'serving.from ' + self.serving.from"
-        " + ' is not last, export or the name of a postTraining entry; use one of them'",
+        "serving.from %s is not last, export or the name of a postTraining entry; use one of them",
+        ("self.serving.from",),
     ),
     Rule(
         "serving-devices-divide-heads",
         "spec",
         "!has(self.serving) || self.serving.devices == 0"
         " || self.model.numHeads % self.serving.devices == 0",
-        "'serving.devices ' + string(self.serving.devices) + ' does not divide model.numHeads '"
-        " + string(self.model.numHeads) + '; choose a divisor'",
+        "serving.devices %s does not divide model.numHeads %s; choose a divisor",
+        ("self.serving.devices", "self.model.numHeads"),
     ),
     Rule(
         "serving-length-trained",
         "spec",
         "!has(self.serving) || !has(self.serving.maxModelLength)"
         " || self.serving.maxModelLength <= self.training.sequenceLength",
-        "'serving.maxModelLength ' + string(self.serving.maxModelLength)"
-        " + ' exceeds training.sequenceLength ' + string(self.training.sequenceLength)"
-        " + '; lower it'",
+        "serving.maxModelLength %s exceeds training.sequenceLength %s; lower it",
+        ("self.serving.maxModelLength", "self.training.sequenceLength"),
     ),
 )
 
-NAME_PATTERN = "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+MAX_NAME_LENGTH = 40  # the longest child is <run>-train-<attempt>-<slot>, a DNS label of 63
 IDENTITY = (
     Rule(
         "name-fits-children",
         "",
-        f"self.metadata.name.matches('{NAME_PATTERN}')",
-        "'metadata.name ' + self.metadata.name + ' has ' + string(size(self.metadata.name))"
-        " + ' characters; the names of its children need 40 or fewer: lower-case letters, digits"
-        " and dashes, a letter first'",
+        f"self.metadata.name.matches('^[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?$')",
+        "metadata.name %s has %s characters; so that the names of its children fit, choose at most"
+        f" {MAX_NAME_LENGTH} lower-case letters, digits and dashes, a letter first",
+        ("self.metadata.name", "size(self.metadata.name)"),
     ),
 )
 
-# A run has started once it has an attempt or an artifact.
-_STARTED = "(has(oldSelf.status) && (has(oldSelf.status.attempt) && oldSelf.status.attempt > 0"
-_STARTED += " || has(oldSelf.status.artifacts) && size(oldSelf.status.artifacts) > 0))"
-_TRAINED = "(has(oldSelf.status) && has(oldSelf.status.artifacts)"
-_TRAINED += " && oldSelf.status.artifacts.exists(a, a.stage == 'Training'))"
+# A run has started once it has an attempt or an artifact; self.status is then oldSelf.status.
+_STARTED = (
+    "has(oldSelf.status)"
+    " && (has(oldSelf.status.attempt) && oldSelf.status.attempt > 0"
+    " || has(oldSelf.status.artifacts) && size(oldSelf.status.artifacts) > 0)"
+)
+_TRAINED = (
+    "has(oldSelf.status) && has(oldSelf.status.artifacts)"
+    " && oldSelf.status.artifacts.exists(a, a.stage == 'Training')"
+)
 
 
 def _same(path: str) -> str:
-    """CEL: the field, which may be absent, is as it was."""
-    parent, _, leaf = path.rpartition(".")
-    new, old = f"self.spec.{parent}.{leaf}", f"oldSelf.spec.{parent}.{leaf}"
-    return f"(has({new}) == has({old}) && (!has({new}) || {new} == {old}))"
+    """CEL: a field below spec, which may be absent, is as it was."""
+    if "." not in path:
+        return f"self.spec.{path} == oldSelf.spec.{path}"
+    new, old = f"self.spec.{path}", f"oldSelf.spec.{path}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
 
 def _frozen(name: str, *paths: str) -> Rule:
-    shown = ", ".join(f"spec.{path}" for path in paths)
-    rule = " && ".join(
-        _same(path) if "." in path else f"self.spec.{path} == oldSelf.spec.{path}" for path in paths
-    )
     return Rule(
         name,
         "",
-        f"!{_STARTED} || ({rule})",
-        f"'{shown} cannot change once the run has started (attempt '"
-        " + string(has(self.status) && has(self.status.attempt) ? self.status.attempt : 0)"
-        " + '); create another run under a new name'",
+        f"!({_STARTED}) || ({' && '.join(_same(path) for path in paths)})",
+        f"{', '.join(f'spec.{path}' for path in paths)}: one was changed, but the run has started"
+        " (attempt %s); change it back, or create another run under a new name",
+        ("has(self.status) && has(self.status.attempt) ? self.status.attempt : 0",),
     )
 
 
+def _grows(path: str) -> str:
+    new, old = f"self.spec.{path}", f"oldSelf.spec.{path}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} >= {old})"
+
+
+_INDICES = ", ".join(str(index) for index in range(16))
+_ENTRY_FIELDS = ("name", "method", "steps", "batchSize", "learningRate", "maxLength")
+_SAME_ENTRY = " && ".join(
+    f"self.spec.postTraining[i].{name} == oldSelf.spec.postTraining[i].{name}"
+    for name in _ENTRY_FIELDS
+)
 
 TRANSITIONS = (
     _frozen("started-storage", "storage.claimName"),
@@ -256,32 +282,28 @@ TRANSITIONS = (
     Rule(
         "started-length-grows",
         "",
-        f"!{_STARTED} || ("
-        "(!has(self.spec.training.steps) || !has(oldSelf.spec.training.steps)"
-        " || self.spec.training.steps >= oldSelf.spec.training.steps)"
-        " && (!has(self.spec.training.tokens) || !has(oldSelf.spec.training.tokens)"
-        " || self.spec.training.tokens >= oldSelf.spec.training.tokens)"
-        " && has(self.spec.training.steps) == has(oldSelf.spec.training.steps))",
-        "'spec.training.steps or tokens of a started run can only grow, in the same unit;"
-        " keep them, or create another run under a new name'",
+        f"!({_STARTED}) || ({_grows('training.steps')} && {_grows('training.tokens')})",
+        "spec.training.steps or tokens shrank or changed its unit, but the run has started;"
+        " only raise it, or create another run under a new name",
     ),
     Rule(
         "trained-length-stays",
         "",
-        f"!{_TRAINED} || ({_same('training.steps')} && {_same('training.tokens')})",
-        "'spec.training.steps and tokens cannot change once training has ended;"
-        " create another run under a new name'",
+        f"!({_TRAINED}) || ({_same('training.steps')} && {_same('training.tokens')})",
+        "spec.training.steps or tokens was changed, but training has ended;"
+        " change it back, or create another run under a new name",
     ),
     Rule(
         "finished-post-training-stays",
         "",
         "!has(oldSelf.status) || !has(oldSelf.status.artifacts)"
-        " || [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].all(i,"
+        f" || [{_INDICES}].all(i,"
         " i >= size(oldSelf.status.artifacts.filter(a, a.stage == 'PostTraining'))"
-        " || (i < size(self.spec.postTraining) && i < size(oldSelf.spec.postTraining)"
-        " && self.spec.postTraining[i] == oldSelf.spec.postTraining[i]))",
-        "'spec.postTraining has finished entries; keep them first and unchanged,"
-        " and add new ones after them'",
+        " || i < size(self.spec.postTraining) && i < size(oldSelf.spec.postTraining)"
+        f" && {_SAME_ENTRY})",
+        "spec.postTraining changed an entry that has finished: %s;"
+        " keep finished ones first and unchanged, and add new ones after them",
+        ("self.status.artifacts.filter(a, a.stage == 'PostTraining').size()",),
     ),
 )
 

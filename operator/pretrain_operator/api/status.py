@@ -11,6 +11,7 @@ from pydantic import Field
 from .base import ApiModel
 
 MAX_INCIDENTS = 20
+MAX_ARTIFACTS = 32  # three stages and 16 of post-training, with room
 
 
 class Condition(ApiModel):
@@ -134,6 +135,6 @@ class RunStatus(ApiModel):
     budgets: Budgets = Budgets()
     last_incident_round: int = Field(0, description="Of this attempt: those up to it are counted.")
     incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: tuple[Artifact, ...] = Field((), max_length=MAX_ARTIFACTS)
     stages: tuple[StageTime, ...] = ()
     serving: ServingStatus | None = None
