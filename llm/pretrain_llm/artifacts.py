@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,6 +58,22 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.chmod(partial, 0o644)
     os.replace(partial, path)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder beside the one that is to be made; what a killed stage left there goes."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Puts a whole folder in its place. An older one loses its manifest first: it is unfinished."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
 
 
 def write_manifest(folder: Path, manifest: ArtifactManifest) -> StageResult:

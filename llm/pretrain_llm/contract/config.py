@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from . import codec
 from .layout import Layout
@@ -130,11 +131,11 @@ class ExportConfig:
 class PostTrainingConfig:
     name: str
     method: str  # SFT
-    dataset_path: str | None  # JSON Lines of {"messages": [...]}; None: made from the corpus
     steps: int
     batch_size: int
     learning_rate: float
     max_length: int  # tokens
+    dataset_path: str | None = None  # JSON Lines of {"messages": [...]}; None: from the corpus
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class RunConfig:
     @property
     def layout(self) -> Layout:
         return Layout(self.volume, self.run)
+
+    def located(self, path: str) -> str:
+        """Where a path of the spec is in a pod: a relative one is below the volume; URLs stay."""
+        return path if "://" in path else str(PurePosixPath(self.volume) / path)
 
     @property
     def tokens_per_step(self) -> int:

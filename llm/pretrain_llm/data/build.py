@@ -1,0 +1,147 @@
+"""The Data stage: sources to tokenizer, shards, held-out split and a small chat set.
+
+    sources --read--> tokenizer --tokenise--> documents --split, shuffle--> shards --> manifest
+
+Works in a folder beside the result and renames it when whole, so that a stage killed at any time
+starts again from nothing and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..artifacts import (
+    entries,
+    finished,
+    fresh_folder,
+    publish,
+    read_manifest,
+    write_atomically,
+    write_manifest,
+)
+from ..contract import codec, config
+from ..contract.config import RunConfig
+from ..contract.manifests import ArtifactManifest
+from ..contract.results import StageResult
+from ..tokenizer import fingerprint
+from . import packing
+from .chat import CHAT, chat_set
+from .index import INDEX, ShardIndex, open_shards, token_bytes
+from .packed import check_one_sample
+from .sources import SourceFile, source_files
+from .tokenise import cpus, tokenise
+from .vocabulary import Vocabulary, check_fits, write_tokenizer
+
+_FORMAT = 1  # of what this stage writes: raise it when the same inputs give other bytes
+
+
+def build(run: RunConfig) -> StageResult:
+    """Makes the run's tokenizer and data folders, or finds them whole. Raises InputError."""
+    data, tokenizer = Path(run.layout.data), Path(run.layout.tokenizer)
+    files = source_files(run)
+    digest = inputs_digest(run, files)
+    result = already_there(data, tokenizer, digest) or _make(run, files, digest)
+    index = open_shards(data, fingerprint(tokenizer))
+    check_fits(index.vocab_size, run.model.vocab_size)
+    check_one_sample(index.train_tokens, run.training.sequence_length)
+    return result
+
+
+def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:
+    """Digest of all that the shards are a function of: neither model nor sequence length."""
+    given = run.tokenizer.path and run.located(run.tokenizer.path)
+    return config.digest(
+        {
+            "format": _FORMAT,
+            "tokenizer": run.tokenizer,
+            "given": fingerprint(Path(given)) if given and Path(given).is_dir() else None,
+            "data": run.data,
+            "seed": run.training.seed,
+            "files": [(file.name, file.bytes) for file in files],
+        }
+    )
+
+
+def already_there(data: Path, tokenizer: Path, digest: str) -> StageResult | None:
+    """The result of an earlier execution whose shards and tokenizer are whole."""
+    result, manifest = finished(data, digest), read_manifest(data)
+    if result is None or manifest is None:
+        return None
+    try:
+        return result if fingerprint(tokenizer) == manifest.tokenizer_fingerprint else None
+    except (OSError, ValueError):
+        return None
+
+
+def metrics(index: ShardIndex, documents: packing.Documents) -> dict[str, float]:
+    text_bytes = int(documents.bytes.sum())
+    text_tokens = index.train_tokens + index.heldout_tokens - len(documents)  # without EOS
+    return {
+        "trainTokens": index.train_tokens,
+        "heldOutTokens": index.heldout_tokens,
+        "heldOutBytes": index.heldout_bytes,
+        "documents": len(documents),
+        "bytes": text_bytes,
+        "bytesPerToken": round(text_bytes / text_tokens, 4),
+        "vocabSize": index.vocab_size,
+    }
+
+
+def _make(run: RunConfig, files: list[SourceFile], digest: str) -> StageResult:
+    started = time.monotonic()
+    _log(f"{len(files)} file(s) to read with {cpus()} CPU(s)")
+    data, tokenizer = Path(run.layout.data), Path(run.layout.tokenizer)
+    partial = fresh_folder(tokenizer)
+    vocabulary = write_tokenizer(partial, run, files)
+    publish(partial, tokenizer)
+    _log(f"tokenizer of {vocabulary.size} tokens after {time.monotonic() - started:.1f} s")
+    index, documents = _make_shards(run, files, data, tokenizer, vocabulary)
+    manifest = ArtifactManifest(
+        stage="Data",
+        inputs_digest=digest,
+        tokenizer_fingerprint=index.tokenizer_fingerprint,
+        files=entries(data),
+        metrics=metrics(index, documents),
+        versions={name: version(name) for name in ("datatrove", "tokenizers", "numpy")},
+        seconds=round(time.monotonic() - started, 3),
+    )
+    _log(f"{index.train_tokens} training tokens after {manifest.seconds:.1f} s")
+    return write_manifest(data, manifest)
+
+
+def _make_shards(
+    run: RunConfig, files: list[SourceFile], data: Path, tokenizer: Path, vocabulary: Vocabulary
+) -> tuple[ShardIndex, packing.Documents]:
+    partial, scratch = fresh_folder(data), fresh_folder(data.with_name(f"{data.name}-tokens"))
+    width = token_bytes(vocabulary.size)
+    tasks = tokenise(files, tokenizer, vocabulary.eos, scratch, token_bytes=width)
+    documents = packing.documents(tasks)
+    limit = packing.heldout_limit(documents.hash, run.data.held_out_fraction)
+    held_out = documents.hash <= limit
+    train, rest = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    shuffled = packing.training_order(train, run.training.seed)
+    index = ShardIndex(
+        token_bytes=width,
+        vocab_size=vocabulary.size,
+        eos_id=vocabulary.eos_id,
+        tokenizer_fingerprint=fingerprint(tokenizer),
+        train=packing.write_shards(partial, "train", tasks, documents, shuffled),
+        heldout=packing.write_shards(partial, "heldout", tasks, documents, rest),
+        heldout_bytes=int(documents.bytes[rest].sum()),
+    )
+    write_atomically(partial / INDEX, codec.to_json(index))
+    examples = chat_set(files, heldout_limit=limit)
+    write_atomically(partial / CHAT, "".join(json.dumps(row) + "\n" for row in examples))
+    publish(partial, data)
+    shutil.rmtree(scratch)
+    return index, documents
+
+
+def _log(message: str) -> None:
+    print(f"data: {message}", flush=True)

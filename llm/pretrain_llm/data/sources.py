@@ -1,0 +1,162 @@
+"""The documents of a run's sources, through datatrove's readers. Filters and writes nothing.
+
+A path is a file, a folder or a URL that fsspec opens; the order of files and documents in it is
+fixed, whatever number of tasks reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow
+from datatrove.data import Document
+from datatrove.io import DataFolder
+from datatrove.pipeline.readers import JsonlReader, ParquetReader
+from datatrove.pipeline.readers.base import BaseDiskReader
+from fsspec.core import url_to_fs
+
+from ..contract.config import RunConfig, SourceConfig
+from ..errors import InputError
+
+# In a folder of many things, what counts as a source's file; compressed ones have a longer name.
+_MARKS = {"jsonl": ".jsonl", "parquet": ".parquet", "text": ""}
+
+
+SAMPLE_FILES = 64  # open at a time when reading files in turn
+
+
+class UnreadableFileError(ValueError):
+    """A file is not of its source's format. Its message is all of it, so it crosses processes."""
+
+
+class TextReader(BaseDiskReader):
+    """One document a file."""
+
+    name = "📄 Text"
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        try:
+            with self.data_folder.open(filepath, "r", encoding="utf-8") as file:
+                row = {self.text_key: file.read(), self.id_key: filepath}
+        except UnicodeDecodeError as error:
+            raise UnreadableFileError(f"{filepath} is not UTF-8 text: {error.reason}") from error
+        if document := self.get_document_from_dict(row, filepath, 0):
+            yield document
+
+
+_READERS = {"jsonl": JsonlReader, "parquet": ParquetReader, "text": TextReader}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    source: SourceConfig
+    folder: DataFolder
+    name: str  # relative to the folder
+    bytes: int
+
+    def documents(self) -> Iterator[Document]:
+        """Raises UnreadableFileError. Rows without text are left out, with a warning in the log."""
+        reader = _READERS[self.source.format](self.folder, text_key=self.source.text_field)
+        try:
+            for document in reader.read_file(self.name):
+                if not isinstance(document.text, str):
+                    kind = type(document.text).__name__
+                    raise UnreadableFileError(
+                        f"{self.source.text_field} in {self.name} is of type {kind}, not text"
+                    )
+                yield document
+        except (pyarrow.ArrowInvalid, AttributeError, UnicodeDecodeError) as error:
+            raise UnreadableFileError(
+                f"{self.name} is not {self.source.format}: {error}"
+            ) from error
+
+
+def source_files(run: RunConfig) -> list[SourceFile]:
+    """Every file of every source, each source's in order of path. Raises InputError."""
+    return [
+        file
+        for number, source in enumerate(run.data.sources)
+        for file in _files(source, run.located(source.path), f"spec.data.sources[{number}]")
+    ]
+
+
+def _files(source: SourceConfig, location: str, field: str) -> list[SourceFile]:
+    if source.format not in _READERS:
+        raise InputError(
+            "no reader for this format",
+            field=f"{field}.format",
+            value=source.format,
+            remedy=f"Use one of {', '.join(_READERS)}.",
+        )
+    folder, names = _listing(source, location, f"{field}.path")
+    files = [SourceFile(source, folder, name, folder.size(name) or 0) for name in names]
+    _check_documents(files, source, field)
+    return files
+
+
+def _listing(source: SourceConfig, location: str, field: str) -> tuple[DataFolder, list[str]]:
+    system, path = url_to_fs(location)
+    if system.isfile(path):
+        parent, _, name = path.rpartition("/")
+        return DataFolder(parent or "/", fs=system), [name]
+    if not system.isdir(path):
+        raise InputError(
+            "nothing there",
+            field=field,
+            value=location,
+            remedy="Name a file or folder that the pod can read; mount its volume if it has one.",
+        )
+    folder = DataFolder(path, fs=system)
+    mark = _MARKS[source.format]
+    return folder, [name for name in folder.list_files() if _is_source_file(name, mark)]
+
+
+def _is_source_file(name: str, mark: str) -> bool:
+    base = name.rpartition("/")[2]
+    return mark in base and not base.startswith(".")
+
+
+def _check_documents(files: list[SourceFile], source: SourceConfig, field: str) -> None:
+    """Raises InputError unless there is one document with text; reads no further."""
+    try:
+        first = next((document for file in files for document in file.documents()), None)
+    except UnreadableFileError as error:
+        raise InputError(
+            str(error),
+            field=f"{field}.format",
+            value=source.format,
+            remedy="State the format that the files have.",
+        ) from error
+    if first:
+        return
+    if any(file.bytes for file in files) and source.format != "text":
+        raise InputError(
+            f"no row in {source.path} has text in this field, or the files are not {source.format}",
+            field=f"{field}.textField",
+            value=source.text_field,
+            remedy="Name the field that holds the text, and the files' format.",
+        )
+    raise InputError(
+        f"no {source.format} document there",
+        field=f"{field}.path",
+        value=source.path,
+        remedy="Put text there, or name another path.",
+    )
+
+
+def text_hash(text: str) -> int:
+    """64 bits that decide a document's split: equal texts always land on the same side."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def in_turn(files: list[SourceFile]) -> Iterator[str]:
+    """Texts for a sample: a document from each of some evenly spaced files in turn."""
+    readers = [file.documents() for file in files[:: -(-len(files) // SAMPLE_FILES)]]
+    while readers:
+        for reader in tuple(readers):
+            if document := next(reader, None):
+                yield document.text
+            else:
+                readers.remove(reader)

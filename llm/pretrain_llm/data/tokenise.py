@@ -1,0 +1,108 @@
+"""Text to token ids: one datatrove pipeline over all files, a task for every few files.
+
+What it writes depends on the files alone, not on the number of CPUs: for each task the token ids of
+its documents one after another, where each document ends, and a ledger of hash and size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from datatrove.data import Document
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.tokens import DocumentTokenizer
+from tokenizers import Tokenizer
+
+from ..errors import InputError
+from ..tokenizer import TOKENIZER
+from .sources import SourceFile, UnreadableFileError, text_hash
+
+MAX_TASKS = 64  # a constant, so that the order of documents does not hang on the machine
+BATCH_DOCUMENTS = 256  # tokenised at once; bounds the memory a task takes
+
+LEDGER = np.dtype([("hash", "<u8"), ("bytes", "<u8")])  # one entry a document
+
+
+class PlainTextTokenizer(DocumentTokenizer):
+    """Reads special tokens in a document as text: only the stage ends a document."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer: Tokenizer = DocumentTokenizer.tokenizer.func(self)
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+
+@dataclass(frozen=True)
+class TokenisedTask:
+    """The output of one task; all arrays have an entry a document but `tokens`."""
+
+    tokens: npt.NDArray[np.unsignedinteger]  # memory-mapped
+    ends: npt.NDArray[np.uint64]  # exclusive, in tokens, EOS included
+    ledger: npt.NDArray[np.void]  # of dtype LEDGER
+
+
+def tokenise(
+    files: list[SourceFile], tokenizer: Path, eos: str, folder: Path, *, token_bytes: int
+) -> list[TokenisedTask]:
+    """Raises InputError where a file turns out to be unreadable."""
+    tasks = min(len(files), MAX_TASKS)
+    workers = min(tasks, cpus())
+    os.environ["RAYON_NUM_THREADS"] = str(max(1, cpus() // workers))
+    step = PlainTextTokenizer(
+        str(folder),
+        str(tokenizer / TOKENIZER),
+        eos_token=eos,
+        batch_size=BATCH_DOCUMENTS,
+        shuffle_documents=False,
+        save_final_metadata=False,
+    )
+    read = partial(_documents, files=files, folder=folder)
+    logs = str(folder / "logs")
+    try:
+        LocalPipelineExecutor([read, step], tasks=tasks, workers=workers, logging_dir=logs).run()
+    except UnreadableFileError as error:
+        raise InputError(
+            str(error),
+            field="spec.data.sources",
+            value=", ".join(sorted({file.source.path for file in files})),
+            remedy="Mend or remove the file, or state the format that it has.",
+        ) from error
+    return [_task(folder, rank, token_bytes) for rank in range(tasks)]
+
+
+def cpus() -> int:
+    """CPUs this container may use: its cgroup's quota, or those the process may run on."""
+    usable = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = quota.read_text().split() if quota.is_file() else ("max", "1")
+    return usable if limit == "max" else max(1, min(usable, int(limit) // int(period)))
+
+
+def _documents(
+    _data: object, rank: int, world_size: int, *, files: list[SourceFile], folder: Path
+) -> Iterator[Document]:
+    """The documents of one task, each entered into the task's ledger."""
+    with (folder / f"{rank:05d}.ledger").open("wb") as ledger:
+        for file in files[rank::world_size]:
+            for document in file.documents():
+                entry = (text_hash(document.text), len(document.text.encode()))
+                ledger.write(np.array(entry, LEDGER).tobytes())
+                yield document
+
+
+def _task(folder: Path, rank: int, token_bytes: int) -> TokenisedTask:
+    path = folder / f"{rank:05d}_unshuffled.ds"
+    ends = np.fromfile(path.with_name(path.name + ".index"), "<u8")
+    ledger = np.fromfile(folder / f"{rank:05d}.ledger", LEDGER)
+    assert len(ends) == len(ledger), "datatrove left out documents"
+    dtype = np.dtype(f"<u{token_bytes}")
+    tokens = np.memmap(path, dtype, mode="r") if len(ends) else np.zeros(0, dtype)
+    assert len(tokens) == (ends[-1] if len(ends) else 0), f"{path} is not whole"
+    return TokenisedTask(tokens, ends, ledger)
