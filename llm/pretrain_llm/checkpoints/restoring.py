@@ -1,0 +1,67 @@
+"""All ranks verify the checkpoints together and agree on the one to load.
+
+Rank 0 alone reads the folder's listing and changes it; every rank hashes its share of the files.
+Verification costs each rank the reading of one share, about what it is going to load anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch.distributed as dist
+
+from .. import artifacts
+from ..contract.manifests import CheckpointManifest
+from . import folders
+from .selection import Found, Identity, check_origin, share
+
+OnQuarantine = Callable[[int, str, Path], None]  # step, reason, where it is now
+
+logger = logging.getLogger(__name__)
+
+
+def newest_verified(
+    root: Path, identity: Identity, group: dist.ProcessGroup, on_quarantine: OnQuarantine
+) -> CheckpointManifest | None:
+    """The checkpoint to go on from; None: start from scratch. Every rank calls it.
+
+    Damaged ones are moved away, newest first, until one verifies; older ones are not looked at.
+    Raises InputError on every rank where the checkpoints are not this run's.
+    """
+    for item in _scan(root, group):
+        if item.manifest is not None:
+            check_origin(item.manifest, identity, str(root))
+        reason = item.damage or _damage(root, item.manifest, group)
+        if reason is None:
+            return item.manifest
+        if dist.get_rank(group) == 0:
+            on_quarantine(item.step, reason, folders.quarantine(root, item.step, reason))
+    return None
+
+
+def _scan(root: Path, group: dist.ProcessGroup) -> tuple[Found, ...]:
+    """Rank 0's view for everybody: shared file systems do not show all ranks the same at once."""
+    findings: list[tuple[Found, ...] | None] = [None]
+    if dist.get_rank(group) == 0:
+        seen = folders.scan(root)
+        folders.remove_unfinished(root, seen)
+        findings = [tuple(item for item in seen if item.manifest or item.damage)]
+    dist.broadcast_object_list(findings, src=0, group=group)
+    assert findings[0] is not None
+    return findings[0]
+
+
+def _damage(
+    root: Path, manifest: CheckpointManifest | None, group: dist.ProcessGroup
+) -> str | None:
+    """What any rank found wrong with the files, in words."""
+    assert manifest is not None
+    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
+    folder = folders.step_folder(root, manifest.step)
+    mine = artifacts.mismatches(folder, share(manifest.files, rank, ranks))
+    everybodys: list[list[str]] = [[] for _ in range(ranks)]
+    dist.all_gather_object(everybodys, mine, group=group)
+    problems = [problem for problems in everybodys for problem in problems]
+    return "; ".join(problems[:3]) or None

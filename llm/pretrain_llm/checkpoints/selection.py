@@ -1,0 +1,82 @@
+"""Which checkpoint may be loaded and which folders may go: pure, decided from manifests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..contract.manifests import CheckpointManifest, FileEntry
+from ..errors import InputError
+
+MIN_KEPT = 1  # never delete the only verified checkpoint
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run's checkpoints have in common, and a loaded one must share."""
+
+    model_fingerprint: str
+    tokenizer_fingerprint: str
+    data_digest: str
+    config_digest: str  # told, not compared: a longer run or another mesh may go on from it
+    samples_per_step: int
+    tokens_per_sample: int
+    world_size: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """One step folder. No manifest and no damage: the save never finished."""
+
+    step: int
+    manifest: CheckpointManifest | None = None
+    damage: str | None = None  # why the manifest itself cannot be used
+
+
+def check_origin(manifest: CheckpointManifest, identity: Identity, folder: str) -> None:
+    """Raises InputError where the checkpoint is of another model, tokenizer or data."""
+    comparisons = (
+        ("model", "spec.model", manifest.model_fingerprint, identity.model_fingerprint),
+        (
+            "tokenizer",
+            "spec.tokenizer",
+            manifest.tokenizer_fingerprint,
+            identity.tokenizer_fingerprint,
+        ),
+        ("training data", "spec.data", manifest.data_digest, identity.data_digest),
+    )
+    for name, field, saved, ours in comparisons:
+        if saved != ours:
+            raise InputError(
+                f"{folder} holds checkpoints of another {name}: {saved[:12]}, not {ours[:12]}",
+                field=field,
+                value=ours[:12],
+                remedy=f"Go back to the {name} that they were trained with, "
+                "or give the new run a name of its own.",
+            )
+
+
+def superseded(verified: Collection[int], keep_latest: int) -> tuple[int, ...]:
+    """Verified steps that are not among the newest to keep, oldest first."""
+    return tuple(sorted(verified)[: -max(MIN_KEPT, keep_latest)])
+
+
+def abandoned(unfinished: Iterable[int], verified: Collection[int]) -> tuple[int, ...]:
+    """Unfinished steps older than a verified one: nobody writes them any more.
+
+    Saves finish in order, so only a newer one can still be under way.
+    """
+    newest = max(verified, default=0)
+    return tuple(sorted(step for step in unfinished if step < newest))
+
+
+def share(files: Iterable[FileEntry], rank: int, ranks: int) -> tuple[FileEntry, ...]:
+    """The files that one rank hashes: largest first, each to the rank with the fewest bytes."""
+    loads = [0] * ranks
+    mine = []
+    for entry in sorted(files, key=lambda entry: (-entry.bytes, entry.path)):
+        owner = loads.index(min(loads))
+        loads[owner] += entry.bytes or 1
+        if owner == rank:
+            mine.append(entry)
+    return tuple(mine)

@@ -1,0 +1,13 @@
+"""The worker: one torchtitan process, one per device.
+
+mesh           arithmetic of the parallel degrees                               pure
+preconditions  what must hold of a configuration before anything is built      pure
+inputs         the finished Data stage's folder, as the worker needs it
+titan          the adapter: RunConfig to torchtitan's Trainer, and its numbers to reports
+checkpointing  torchtitan's checkpoint manager, with manifests
+cpu            every difference between a CPU and an accelerator
+reporting      one worker's reports to its agent
+stopping       all ranks agree that one of them was asked to stop
+preload        what a fork server imports, so that workers start warm
+worker         the body of a worker process
+"""

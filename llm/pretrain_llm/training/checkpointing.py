@@ -1,0 +1,80 @@
+"""torchtitan's checkpoint manager, with manifests: loads only what verifies, keeps what is proven.
+
+Saving and loading stay torchtitan's (DCP, asynchronous). Its own purge is off (`keep_latest_k=0`):
+it counts folders, ours counts verified checkpoints, and two purges would race.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torchtitan.components.checkpoint import CheckpointManager
+
+from ..checkpoints.restoring import newest_verified
+from ..checkpoints.sealing import Save, Sealer
+from ..checkpoints.selection import Identity
+from ..contract.reports import QuarantinedReport, SavedReport
+from .reporting import report
+
+
+class VerifiedCheckpoints(CheckpointManager):
+    """The hooks of torchtitan's manager that see a load, a save and the end."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(CheckpointManager.Config):
+        identity: Identity
+        keep_latest: int
+
+    def __init__(self, config: Config, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self._identity = config.identity
+        self._group = dist.new_group(backend="gloo")
+        self._at_step = 0  # loaded or saved last
+        self._sealer = Sealer(
+            Path(self.folder),
+            config.identity,
+            config.keep_latest,
+            {name: version(name) for name in ("torch", "torchtitan")},
+            self._group,
+            _report_saved,
+        )
+
+    def _load(self, step: int = -1) -> bool:  # noqa: ARG002  the newest verified one, always
+        manifest = newest_verified(
+            Path(self.folder), self._identity, self._group, _report_quarantined
+        )
+        if manifest is None:
+            return False
+        self._at_step = manifest.step
+        return super()._load(manifest.step)
+
+    def _save(self, curr_step: int, last_step: bool = False) -> bool:
+        if curr_step == self._at_step:  # asked to stop at a step that is saved already
+            return False
+        begun = time.monotonic()
+        if not super()._save(curr_step, last_step):
+            return False
+        self._at_step = curr_step
+        stall_seconds = time.monotonic() - begun
+        self._sealer.submit(Save(curr_step, self.save_future, stall_seconds))
+        return True
+
+    def __del__(self) -> None:
+        """Nothing: the parent closes here, and after an error that would wait for dead peers."""
+
+    def _close(self) -> None:
+        super()._close()
+        self._sealer.drain()
+
+
+def _report_saved(saved: SavedReport) -> None:
+    report(saved=saved)
+
+
+def _report_quarantined(step: int, reason: str, path: Path) -> None:
+    report(quarantined=QuarantinedReport(step, reason, str(path), time.time()))

@@ -1,0 +1,115 @@
+"""What must hold of a configuration before anything is built: pure, no torch.
+
+The API server has checked most of it; a worker checks again because it also runs by hand, and
+because torchtitan's own errors name other fields than the spec's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..contract.config import ARCHITECTURES, ParallelismConfig, RunConfig
+from ..errors import InputError
+from . import mesh
+
+OPTIMIZERS = ("AdamW",)
+DECAYS = ("linear", "cosine", "sqrt")
+PRECISIONS = ("float32", "bfloat16")
+CHECKPOINTINGS = ("none", "selective", "full")
+
+Problem = tuple[str, object, str, str]  # field, value, what is wrong, remedy
+
+
+def check(config: RunConfig, world_size: int) -> None:
+    """Raises InputError with the first problem."""
+    for field, value, message, remedy in problems(config, world_size):
+        raise InputError(message, field=field, value=value, remedy=remedy)
+
+
+def problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
+    yield from _names(config)
+    yield from _heads(config)
+    yield from _mesh(config.parallelism, world_size)
+    yield from _batches(config)
+    yield from _pipeline(config)
+
+
+def _names(config: RunConfig) -> Iterator[Problem]:
+    training = config.training
+    known = (
+        ("model.architecture", config.model.architecture, ARCHITECTURES),
+        ("training.optimizer.name", training.optimizer.name, OPTIMIZERS),
+        ("training.schedule.decay", training.schedule.decay, DECAYS),
+        ("training.precision", training.precision, PRECISIONS),
+        (
+            "training.activationCheckpointing",
+            training.activation_checkpointing,
+            CHECKPOINTINGS,
+        ),
+    )
+    for field, value, names in known:
+        if value not in names:
+            yield f"spec.{field}", value, "unknown", f"Use one of: {', '.join(names)}."
+
+
+def _heads(config: RunConfig) -> Iterator[Problem]:
+    model, tensor_parallel = config.model, config.parallelism.tensor_parallel
+    divisions = (
+        ("model.numHeads", model.dim, model.num_heads, "spec.model.dim"),
+        ("model.numKVHeads", model.num_heads, model.num_kv_heads, "spec.model.numHeads"),
+        ("parallelism.tensorParallel", model.num_heads, tensor_parallel, "spec.model.numHeads"),
+        (
+            "parallelism.tensorParallel",
+            model.num_kv_heads,
+            tensor_parallel,
+            "spec.model.numKVHeads",
+        ),
+        (
+            "parallelism.tensorParallel",
+            config.training.sequence_length,
+            tensor_parallel,
+            "spec.training.sequenceLength",
+        ),
+    )
+    for field, whole, part, of in divisions:
+        if whole % part:
+            message = f"{of} {whole} does not divide by {part}"
+            yield f"spec.{field}", part, message, f"Choose a divisor of {of}."
+
+
+def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:
+    wanted = mesh.world_size(parallelism)
+    if wanted != world_size:
+        yield (
+            "spec.parallelism",
+            wanted,
+            f"the degrees' product is {wanted}, but there are {world_size} workers",
+            "Make the product of all degrees spec.nodes.count times spec.nodes.devicesPerNode.",
+        )
+
+
+def _batches(config: RunConfig) -> Iterator[Problem]:
+    training = config.training
+    at_once = training.local_batch_size * mesh.data_parallel_ranks(config.parallelism)
+    if training.global_batch_size % at_once:
+        yield (
+            "spec.training.globalBatchSize",
+            training.global_batch_size,
+            f"not a multiple of the {at_once} sequences that all data-parallel ranks take at once",
+            "Choose a multiple of spec.training.localBatchSize times the data-parallel degrees.",
+        )
+
+
+def _pipeline(config: RunConfig) -> Iterator[Problem]:
+    stages, field = config.parallelism.pipeline_parallel, "spec.parallelism.pipelineParallel"
+    if stages == 1:
+        return
+    if config.model.tie_embeddings:
+        message = "the first and the last stage cannot share the embedding"
+        yield field, stages, message, "Set spec.model.tieEmbeddings to false."
+    if config.model.num_layers < stages:
+        message = f"more stages than the model's {config.model.num_layers} layers"
+        yield field, stages, message, "Use fewer stages, or more layers."
+    if config.training.local_batch_size < stages:
+        message = f"fewer sequences at once ({config.training.local_batch_size}) than stages"
+        yield field, stages, message, "Raise spec.training.localBatchSize to the stages or more."

@@ -1,0 +1,27 @@
+"""One worker's reports to its agent, with its rank and round on them."""
+
+from __future__ import annotations
+
+import os
+
+from .. import reports
+from ..contract import environment
+from ..contract.reports import (
+    QuarantinedReport,
+    RestoredReport,
+    SavedReport,
+    StepReport,
+    WorkerReport,
+)
+
+
+def report(
+    *,
+    step: StepReport | None = None,
+    restored: RestoredReport | None = None,
+    saved: SavedReport | None = None,
+    quarantined: QuarantinedReport | None = None,
+) -> None:
+    """Exactly one of them."""
+    rank, number = int(os.environ["RANK"]), int(os.environ.get(environment.ROUND, "0"))
+    reports.send(WorkerReport(rank, number, step, restored, saved, quarantined))

@@ -1,0 +1,353 @@
+"""The adapter: a RunConfig becomes torchtitan's Trainer, its numbers become our reports.
+
+Beside this file only models/, cpu.py and checkpointing.py import torchtitan, all through its
+extension points: Trainer, BaseDataLoader, MetricsProcessor and CheckpointManager are subclassed,
+nothing is patched but what cpu.py says. Decides nothing about the run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torchtitan.trainer
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import CrossEntropyLoss
+from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.components.optimizer import (
+    LRSchedulersContainer,
+    OptimizersContainer,
+    default_adamw,
+)
+from torchtitan.config.configs import (
+    CompileConfig,
+    DebugConfig,
+    ParallelismConfig,
+    TrainingConfig,
+)
+from torchtitan.distributed import ParallelDims
+from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
+from torchtitan.tools import utils
+
+from .. import models
+from ..checkpoints.selection import Identity
+from ..contract import exit_codes
+from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig, WandbConfig, digest
+from ..contract.config import TrainingConfig as Training
+from ..contract.reports import RestoredReport, StepReport
+from ..data.index import ShardIndex
+from ..data.packed import PackedDataset, step_samples
+from ..errors import InputError
+from . import cpu, mesh
+from .checkpointing import VerifiedCheckpoints
+from .inputs import Inputs
+from .reporting import report
+from .stopping import StopAgreement
+
+
+class Trainer(torchtitan.trainer.Trainer):
+    """Reports when it is ready to step, and stops at a step boundary when it is asked to."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(torchtitan.trainer.Trainer.Config):
+        pass
+
+    def init_distributed(self) -> ParallelDims:
+        parallel_dims = super().init_distributed()
+        self._stop = StopAgreement(dist.new_group(backend="gloo"))
+        self._stop.listen()
+        self._ready = False
+        return parallel_dims
+
+    def should_continue_training(self) -> bool:
+        """Called at every step boundary, the first time right after the checkpoint was loaded."""
+        if not self._ready:
+            self._ready = True
+            self.metrics_processor.start_clock()
+            report(restored=RestoredReport(self.step, time.time()))
+        asked_to_stop = self._stop.agreed()
+        if not super().should_continue_training():
+            return False
+        if asked_to_stop:
+            self._save_and_leave()
+        self._stop.post()
+        return True
+
+    def _save_and_leave(self) -> None:
+        self.checkpointer.save(self.step, last_step=True)
+        self.checkpointer.close()
+        raise SystemExit(exit_codes.SAVED)
+
+
+class PackedLoader(BaseDataLoader):
+    """Micro-batches of this rank; its whole state is how many samples the world has consumed."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(BaseDataLoader.Config):
+        folder: str
+        index: ShardIndex
+        seed: int
+        global_batch_size: int  # sequences
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dp_world_size: int,
+        dp_rank: int,
+        seq_len: int,
+        local_batch_size: int,
+        **_: Any,
+    ) -> None:
+        self._dataset = PackedDataset(
+            Path(config.folder), config.index, sequence_length=seq_len, seed=config.seed
+        )
+        self._config, self._sequence_length = config, seq_len
+        self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
+        self._steps = 0  # whose samples were handed out
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
+        while True:
+            positions = step_samples(
+                self._steps,
+                global_batch_size=self._config.global_batch_size,
+                dp_rank=self._rank,
+                dp_size=self._ranks,
+            )
+            self._steps += 1
+            for start in range(0, len(positions), self._at_once):
+                yield self._batch(positions[start : start + self._at_once])
+
+    def _batch(self, positions: range) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        samples = np.stack([self._dataset.sample(position) for position in positions])
+        tokens = torch.from_numpy(samples)
+        inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        document_positions = positions_in_document(inputs, self._config.index.eos_id)
+        return {"input": inputs, "positions": document_positions}, labels
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "samples": self._steps * self._config.global_batch_size,
+            "sequence_length": self._sequence_length,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises InputError where the samples are not the ones that were consumed."""
+        if not state_dict:
+            return
+        if (saved := state_dict["sequence_length"]) != self._sequence_length:
+            raise InputError(
+                f"the checkpoint was trained with {saved} tokens a sequence",
+                field="spec.training.sequenceLength",
+                value=self._sequence_length,
+                remedy=f"Set it to {saved}, or start a run with a name of its own.",
+            )
+        self._steps, rest = divmod(state_dict["samples"], self._config.global_batch_size)
+        if rest:
+            raise InputError(
+                f"the checkpoint's {state_dict['samples']} samples are no whole number of steps",
+                field="spec.training.globalBatchSize",
+                value=self._config.global_batch_size,
+                remedy="Use the batch size that the checkpoint was trained with.",
+            )
+
+
+def positions_in_document(inputs: torch.Tensor, eos_id: int) -> torch.Tensor:
+    """Offset of each token in its document: a row starts one, and so does the token after EOS.
+
+    Shape (batch, sequence) of both.
+    """
+    offsets = torch.arange(inputs.shape[1]).expand_as(inputs)
+    is_first = torch.zeros_like(inputs, dtype=torch.bool)
+    is_first[:, 0] = True
+    is_first[:, 1:] |= inputs[:, :-1] == eos_id
+    return offsets - torch.where(is_first, offsets, 0).cummax(dim=1).values
+
+
+class Metrics(MetricsProcessor):
+    """torchtitan's own loggers, and one StepReport a step from a rank that has the loss."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(MetricsProcessor.Config):
+        tokens_per_step: int
+        loss_rank: int
+
+    def __init__(self, config: Config, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        name = self.device_memory_monitor.device_name
+        self._peak_flops = known_peak_flops(name, self.gpu_peak_flops)
+        self._clock = time.monotonic()
+
+    def start_clock(self) -> None:
+        """A step's time counts from here on."""
+        self._clock = time.monotonic()
+
+    def log(
+        self,
+        step: int,
+        global_avg_loss: float,
+        global_max_loss: float,
+        grad_norm: float,
+        extra_metrics: dict[str, Any] | None = None,
+    ) -> None:
+        super().log(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics)
+        seconds, self._clock = time.monotonic() - self._clock, time.monotonic()
+        if dist.get_rank() == self.config.loss_rank:
+            report(step=self._step_report(step, global_avg_loss, grad_norm, seconds))
+
+    def _step_report(
+        self, step: int, loss: float, gradient_norm: float, seconds: float
+    ) -> StepReport:
+        tokens = self.config.tokens_per_step
+        return StepReport(
+            step=step,
+            loss=loss,
+            tokens=step * tokens,
+            seconds=seconds,
+            tokens_per_second=tokens / seconds,
+            time=time.time(),
+            gradient_norm=gradient_norm,
+            mfu=self._mfu(tokens / seconds),
+        )
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        if self._peak_flops is None:
+            return None
+        world_peak_flops = self._peak_flops * self.parallel_dims.world_size
+        return self.num_flops_per_token * tokens_per_second / world_peak_flops
+
+
+def known_peak_flops(device_name: str, titans: float) -> float | None:
+    """Dense bf16 FLOP/s of one device; torchtitan says an A100's for all that it does not know."""
+    a100_flops = 312e12
+    is_guess = titans == a100_flops and "A100" not in device_name
+    return None if is_guess or utils.device_type == "cpu" else titans
+
+
+def trainer_config(run: RunConfig, inputs: Inputs) -> Trainer.Config:
+    training = run.training
+    spec = models.architecture(run.model.architecture).model_spec(
+        run.model, training.sequence_length
+    )
+    return Trainer.Config(
+        model_spec=cpu.adapted(spec) if run.nodes.device == "cpu" else spec,
+        hf_assets_path=str(inputs.tokenizer),
+        dump_folder=str(run.layout.logs),
+        loss=CrossEntropyLoss.Config(global_vocab_size=run.model.vocab_size),
+        optimizer=_optimizer(training.optimizer),
+        lr_scheduler=_schedule(training.schedule),
+        training=_training(training),
+        dataloader=PackedLoader.Config(
+            folder=str(inputs.folder),
+            index=inputs.index,
+            seed=training.seed,
+            global_batch_size=training.global_batch_size,
+        ),
+        metrics=_metrics(run),
+        parallelism=_parallelism(run),
+        checkpoint=_checkpoint(run, inputs),
+        activation_checkpoint=_ACTIVATION_CHECKPOINTING[training.activation_checkpointing](),
+        compile=CompileConfig(enable=training.compile),
+        debug=DebugConfig(seed=training.seed),
+    )
+
+
+_ACTIVATION_CHECKPOINTING: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "selective": SelectiveAC.Config,
+    "full": FullAC.Config,
+}
+
+
+def _optimizer(optimizer: OptimizerConfig) -> OptimizersContainer.Config:
+    return default_adamw(
+        lr=optimizer.learning_rate,
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.epsilon,
+        weight_decay=optimizer.weight_decay,
+    )
+
+
+def _schedule(schedule: ScheduleConfig) -> LRSchedulersContainer.Config:
+    return LRSchedulersContainer.Config(
+        warmup_steps=schedule.warmup_steps,
+        decay_ratio=schedule.decay_fraction,
+        decay_type=schedule.decay,
+        min_lr_factor=schedule.min_learning_rate_fraction,
+    )
+
+
+def _training(training: Training) -> TrainingConfig:
+    return TrainingConfig(
+        local_batch_size=training.local_batch_size,
+        global_batch_size=training.global_batch_size,
+        seq_len=training.sequence_length,
+        max_norm=training.gradient_clip_norm,
+        steps=training.steps,
+        # Weights and optimizer state stay float32; bfloat16 is what FSDP2 computes in.
+        mixed_precision_param=training.precision,
+        disable_cuda_graphs=True,  # pipeline parallelism cannot use them
+    )
+
+
+def _parallelism(run: RunConfig) -> ParallelismConfig:
+    parallelism = run.parallelism
+    return ParallelismConfig(
+        data_parallel_replicate_degree=parallelism.data_parallel_replicate,
+        data_parallel_shard_degree=parallelism.data_parallel_shard,
+        tensor_parallel_degree=parallelism.tensor_parallel,
+        pipeline_parallel_degree=parallelism.pipeline_parallel,
+    )
+
+
+def _metrics(run: RunConfig) -> Metrics.Config:
+    return Metrics.Config(
+        log_freq=1,
+        disable_color_printing=True,
+        enable_wandb=run.training.wandb is not None,
+        save_tb_folder="wandb",  # torchtitan's name for the folder of any logger
+        tokens_per_step=run.tokens_per_step,
+        loss_rank=mesh.loss_rank(run.parallelism),
+    )
+
+
+def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
+    return VerifiedCheckpoints.Config(
+        enable=True,
+        folder=str(run.layout.checkpoints),
+        interval=run.checkpoint.interval,
+        async_mode="async",
+        last_save_model_only=False,  # more training can go on from the last one
+        initial_load_model_only=False,
+        keep_latest_k=0,
+        keep_latest=run.checkpoint.keep_latest,
+        identity=identity(run, inputs),
+    )
+
+
+def identity(run: RunConfig, inputs: Inputs) -> Identity:
+    return Identity(
+        model_fingerprint=run.model.fingerprint,
+        tokenizer_fingerprint=inputs.index.tokenizer_fingerprint,
+        data_digest=inputs.data_digest,
+        config_digest=digest(run),
+        samples_per_step=run.training.global_batch_size,
+        tokens_per_sample=run.training.sequence_length,
+        world_size=mesh.world_size(run.parallelism),
+    )
+
+
+def name_wandb_run(wandb: WandbConfig, run: str) -> None:
+    """torchtitan's logger reads the environment; one id over all restarts makes one W&B run."""
+    os.environ["WANDB_PROJECT"] = wandb.project
+    os.environ["WANDB_MODE"] = wandb.mode
+    os.environ["WANDB_RUN_ID"] = os.environ["WANDB_RUN_NAME"] = run
+    os.environ["WANDB_RESUME"] = "allow"
