@@ -69,7 +69,12 @@ def fresh_folder(folder: Path) -> Path:
 
 
 def publish(partial: Path, folder: Path) -> None:
-    """Puts a whole folder in its place. An older one loses its manifest first: it is unfinished."""
+    """Puts a whole folder in its place. An older one loses its manifest first: it is unfinished.
+
+    Other pods may run as other users, and some libraries write files that only the owner can read.
+    """
+    for path in partial.rglob("*"):
+        path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
     (folder / MANIFEST).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 # Set in every pod of a run.
 CONFIG = "PRETRAIN_CONFIG"  # path of the mounted run configuration (contract.config.RunConfig)
 STAGE_NAME = "PRETRAIN_STAGE_NAME"  # which entry of postTraining this pod is
+INPUT = "PRETRAIN_INPUT"  # folder of the finished artifact that a later stage starts from
 TERMINATION_LOG = "PRETRAIN_TERMINATION_LOG"  # where to leave the result; default below
 
 # Set in training pods.
@@ -14,6 +15,8 @@ POD_NAME = "PRETRAIN_POD_NAME"
 POD_UID = "PRETRAIN_POD_UID"
 POD_IP = "PRETRAIN_POD_IP"
 NODE_NAME = "PRETRAIN_NODE_NAME"
+GRACE_SECONDS = "PRETRAIN_GRACE_SECONDS"  # the pod's terminationGracePeriodSeconds; default 30
+SCRATCH = "PRETRAIN_SCRATCH"  # default SCRATCH_PATH
 
 # Set by the agent for its workers.
 REPORT_SOCKET = "PRETRAIN_REPORT_SOCKET"  # Unix datagram socket that takes contract.reports

@@ -31,8 +31,8 @@ from ..contract.manifests import ArtifactManifest
 from ..contract.results import StageResult
 from ..tokenizer import fingerprint
 from . import packing
-from .chat import CHAT, chat_set
-from .index import INDEX, ShardIndex, open_shards, token_bytes
+from .chat import chat_set
+from .index import CHAT, INDEX, ShardIndex, open_shards, token_bytes
 from .packed import check_one_sample
 from .sources import SourceFile, source_files
 from .tokenise import cpus, tokenise

@@ -17,7 +17,6 @@ from .sources import SourceFile, in_turn, text_hash
 
 Example = dict[str, list[dict[str, str]]]  # {"messages": [{"role": …, "content": …}, …]}
 
-CHAT = "chat.jsonl"  # in the run's data folder
 MAX_EXAMPLES = 4000
 MAX_EXAMPLES_A_DOCUMENT = 4
 MAX_ANSWER_CHARACTERS = 300

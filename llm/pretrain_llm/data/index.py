@@ -12,6 +12,7 @@ from ..contract import codec
 from ..errors import InputError
 
 INDEX = "index.json"
+CHAT = "chat.jsonl"  # a small chat set made from the training text
 MAX_UINT16_VOCAB = 1 << 16
 
 _REMAKE = "Delete the folder; the Data stage then makes it again."

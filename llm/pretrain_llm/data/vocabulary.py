@@ -119,7 +119,7 @@ def _read(folder: Path) -> Tokenizer:
     except Exception as error:  # tokenizers raises Exception itself
         raise InputError(
             f"no tokenizer to load from {path}: {error}",
-            field="spec.tokenizer.from.path",
+            field="spec.tokenizer.path",
             value=folder,
             remedy=f"Name a folder with a {TOKENIZER}, or let the run train one.",
         ) from error
