@@ -43,9 +43,8 @@ class Sender:
     def flush(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._lock:
-            while self._waiting and time.monotonic() < deadline:
-                if not self._send_waiting() and self._socket:
-                    select.select((), (self._socket,), (), 0.05)
+            while not self._send_waiting() and self._socket and time.monotonic() < deadline:
+                select.select((), (self._socket,), (), 0.05)
         lost = self.dropped + len(self._waiting)
         if lost:
             print(f"reports: {lost} never reached the agent at {self._path}", file=sys.stderr)

@@ -4,7 +4,8 @@ environment   names of environment variables, ports and mount points
 exit_codes    what a process's exit code means
 layout        where things lie on the run's volume
 config        the rendered configuration that every pod of a run reads
-reports       what a worker tells its agent, and an agent its coordinator
+reports       what workers and agents report
+protocol      how an agent and its coordinator talk
 status        the document that the coordinator serves to the operator
 results       what a finished or failed stage leaves in its termination message
 manifests     which files make up a checkpoint or an artifact

@@ -9,13 +9,20 @@ from dataclasses import dataclass
 
 from .reports import FaultReport, QuarantinedReport, SavedReport
 
+# What showed that a round was broken: Incident.evidence.
+WORKER_EXIT = "WorkerExit"
+LEASE_EXPIRED = "LeaseExpired"
+AGENT_RESTARTED = "AgentRestarted"
+STOP_REQUESTED = "StopRequested"  # drain, preemption, suspension: no fault of the run
+EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STOP_REQUESTED)
+
 
 @dataclass(frozen=True)
 class AgentStatus:
     name: str  # the pod's name
     slot: int
     node: str
-    state: str  # Preparing | Waiting | Running | Finished | Leaving
+    state: str  # protocol.AGENT_STATES: Preparing | Waiting | Running | Finished | Leaving | Left
     last_seen: float
     rank: int | None = None  # node rank in the round; None: a spare, or not in yet
 
@@ -43,7 +50,9 @@ class Replay:
 
 @dataclass(frozen=True)
 class Incident:
-    """One broken round and its recovery. A duration is None until it is over.
+    """One broken round and its recovery.
+
+    A duration is None until it is over, and stays so where the next incident cut it short.
 
     fault      broken         next round       workers          first step
       |--detect--|--reschedule--|----restore----|---first step---|
@@ -51,7 +60,7 @@ class Incident:
 
     round: int  # the round that broke: with the attempt, the incident's identity
     time: float  # of the fault
-    evidence: str  # WorkerExit | LeaseExpired | AgentRestarted
+    evidence: str  # one of EVIDENCE
     agent: str | None = None
     slot: int | None = None
     node: str | None = None

@@ -1,0 +1,95 @@
+"""python -m pretrain_llm.agent: PID 1 of a training pod. docs/rounds.md tells what it does.
+
+Exit codes: 0 the run is finished; SAVED asked to stop, and nothing was lost; one of
+exit_codes.FINAL with a termination message where a new process would end the same way; else ERROR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from dataclasses import replace
+
+from .. import stage
+from ..contract import exit_codes, protocol
+from ..contract.protocol import AgentEvent
+from ..contract.results import StageError, TerminationMessage
+from ..errors import stage_error
+from . import fork_server, inbox, init
+from . import settings as configuration
+from .bell import Bell
+from .link import Link
+from .settings import Settings
+from .stop import StopRequest, StopRequestedError
+
+LAST_WORD_SECONDS = 3.0  # to tell the coordinator
+_MAX_TEXT = 1500  # characters of an error that fit into a termination message
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pretrain_llm.agent", description=__doc__)
+    parser.add_argument("--worker", default=configuration.WORKER, help="module:function")
+    parser.add_argument("--preload", default=configuration.PRELOAD, help="module")
+    parser.add_argument("--vanished-seconds", type=float, default=120.0)
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    options = arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        settings = configuration.settings(
+            os.environ,
+            worker=options.worker,
+            preload=options.preload,
+            vanished_seconds=options.vanished_seconds,
+        )
+    except Exception as error:
+        return _gave_up(stage_error(error))
+    bell = Bell()
+    return run(settings, bell, Link(settings, bell))
+
+
+def run(settings: Settings, bell: Bell, link: Link) -> int:
+    """From the first report to the last word."""
+    last_state = protocol.LEFT
+    try:
+        stop = StopRequest(bell)
+        fork_server.start(settings.preload)
+        link.start()
+        train(settings, bell, link, stop)
+        last_state = protocol.FINISHED
+        return exit_codes.OK
+    except StopRequestedError as stopped:
+        return exit_codes.SAVED if stopped.is_saved else exit_codes.ERROR
+    except Exception as error:
+        traceback.print_exc()
+        return _gave_up(getattr(error, "error", None) or stage_error(error))
+    finally:
+        link.close(last_state, LAST_WORD_SECONDS)
+
+
+def train(settings: Settings, bell: Bell, link: Link, stop: StopRequest) -> None:
+    """Returns once the run is finished. Raises StopRequestedError, elastic.FinalWorkerError."""
+    inbox.start(settings.report_socket, lambda report: link.add(AgentEvent(worker=report)))
+    from .elastic import Agent  # imports torch: the fork server does so at the same time
+
+    fork_server.wait_until_warm()
+    stop.is_preparing = False
+    Agent(settings, link, bell, stop).run()
+
+
+def _gave_up(error: StageError) -> int:
+    print(f"agent: {error}", file=sys.stderr)
+    short = replace(error, message=error.message[:_MAX_TEXT])
+    stage.leave_message(TerminationMessage(error=short))
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    if os.getpid() == 1:
+        init.split()
+    sys.exit(main())

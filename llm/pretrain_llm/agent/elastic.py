@@ -1,0 +1,186 @@
+"""torch's elastic agent with our workers and rounds: its loop is kept, its processes are not.
+
+SimpleElasticAgent's loop joins a round, starts the workers, watches them, and does so again. What
+LocalElasticAgent would add is replaced, and so it is not the base (see workers.py):
+
+_start_workers     forks warm, tells workers the round (torch's restart count names their store
+                   prefix, so it is the round's number)
+_monitor_workers   sleeps until something happens, tells faults before anything is stopped, and
+                   waits for the whole run to finish, because a round can still break then
+_stop_workers      kills at once: a broken round's workers have nothing left to say
+_shutdown          the same, whatever ended the loop
+_exit_barrier      nothing: the coordinator has said that everybody has finished
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from torch.distributed.elastic.agent.server.api import (
+    RunResult,
+    SimpleElasticAgent,
+    WorkerGroup,
+    WorkerSpec,
+    WorkerState,
+)
+
+from ..contract import environment, exit_codes, protocol
+from ..contract.protocol import AgentEvent
+from ..contract.results import StageError
+from .bell import Bell
+from .link import Link
+from .rendezvous import CoordinatorRendezvous
+from .settings import Settings
+from .stop import StopRequest, StopRequestedError
+from .worker_main import Launch
+from .workers import Ending, Workers, write_pids
+
+ROLE = "trainer"
+LOOK_SECONDS = 0.5  # the bell rings earlier whenever there is news
+UNLIMITED_RESTARTS = 1 << 30  # budgets are the operator's
+
+
+class FinalWorkerError(Exception):
+    """A worker ended with a code that a new process would end with too."""
+
+    def __init__(self, error: StageError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Agent(SimpleElasticAgent):
+    def __init__(self, settings: Settings, link: Link, bell: Bell, stop: StopRequest) -> None:
+        # Every agent has as many workers: torch need not gather their numbers through the store.
+        os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = "1"
+        rendezvous = CoordinatorRendezvous(settings, link, bell, stop)
+        spec = WorkerSpec(
+            role=ROLE,
+            local_world_size=settings.local_world_size,
+            rdzv_handler=rendezvous,
+            entrypoint=settings.worker,
+            max_restarts=UNLIMITED_RESTARTS,
+            monitor_interval=0.001,  # _monitor_workers waits by itself; torch asks for more than 0
+        )
+        super().__init__(spec)
+        self._settings = settings
+        self._link = link
+        self._bell = bell
+        self._stop = stop
+        self._workers: Workers | None = None
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        number = self._link.standing.round
+        launches = [
+            Launch(
+                rank=worker.global_rank,
+                local_rank=worker.local_rank,
+                function=self._settings.worker,
+                variables=worker_variables(self._settings, worker_group, worker, number),
+            )
+            for worker in worker_group.workers
+        ]
+        self._workers = Workers(launches)
+        write_pids(self._settings.workers_file, number, launches, self._workers)
+        return self._workers.pids
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        workers = self._workers
+        assert workers is not None
+        workers.wait(LOOK_SECONDS, self._bell.fd)
+        self._bell.clear()
+        if any(not ending.is_orderly for ending in workers.endings):
+            return self._failed(workers)
+        if workers.all_ended:
+            return self._ended(workers, worker_group)
+        if self._stop.is_made:
+            self._save_and_leave(workers)
+        return RunResult(state=WorkerState.HEALTHY)
+
+    def _failed(self, workers: Workers) -> RunResult:
+        """Raises FinalWorkerError."""
+        self._tell_faults(workers)
+        for ending in workers.endings:
+            if ending.exit_code in exit_codes.FINAL:
+                raise FinalWorkerError(_final_error(ending))
+        return RunResult(state=WorkerState.FAILED)
+
+    def _tell_faults(self, workers: Workers) -> None:
+        for ending in workers.endings:
+            if not ending.is_orderly:
+                self._link.add(AgentEvent(fault=ending.fault(self._link.standing.round)))
+
+    def _ended(self, workers: Workers, worker_group: WorkerGroup) -> RunResult:
+        """All workers ended in order: finished, or saved on somebody's request."""
+        if any(ending.exit_code == exit_codes.SAVED for ending in workers.endings):
+            self._link.stand(protocol.WAITING, saved=True)
+            return RunResult(state=WorkerState.FAILED)  # torch's word for: join the next round
+        if self._link.standing.state != protocol.FINISHED:
+            self._link.stand(protocol.FINISHED)
+        vanished = self._link.silent_seconds > self._settings.vanished_seconds
+        if self._link.view.finished or vanished or self._stop.is_made:
+            done = {worker.global_rank: None for worker in worker_group.workers}
+            return RunResult(state=WorkerState.SUCCEEDED, return_values=done)
+        return RunResult(state=WorkerState.HEALTHY)  # torch asks num_nodes_waiting() next
+
+    def _save_and_leave(self, workers: Workers) -> None:
+        """Lets the workers save, as long as the round holds. Raises StopRequestedError."""
+        self._link.stand(protocol.LEAVING)
+        workers.terminate()
+        deadline = time.monotonic() + self._settings.save_seconds
+        while not workers.all_ended and time.monotonic() < deadline and not self._is_broken():
+            workers.wait(LOOK_SECONDS, self._bell.fd)
+            self._bell.clear()
+        self._tell_faults(workers)
+        is_saved = workers.all_ended and all(ending.is_orderly for ending in workers.endings)
+        raise StopRequestedError(is_saved=is_saved)
+
+    def _is_broken(self) -> bool:
+        return bool(self._worker_group.spec.rdzv_handler.num_nodes_waiting())
+
+    def _stop_workers(self, worker_group: WorkerGroup) -> None:  # noqa: ARG002
+        self._shutdown()
+
+    def _shutdown(self, *_how: object, **_how_long: object) -> None:
+        if self._workers:
+            self._workers.kill()
+
+    def _exit_barrier(self) -> None:
+        pass
+
+
+def worker_variables(
+    settings: Settings, group: WorkerGroup, worker: Any, round_number: int
+) -> dict[str, str]:
+    """torch's environment variables for one worker, and ours."""
+    return {
+        "RANK": str(worker.global_rank),
+        "LOCAL_RANK": str(worker.local_rank),
+        "GROUP_RANK": str(group.group_rank),
+        "ROLE_RANK": str(worker.role_rank),
+        "ROLE_NAME": ROLE,
+        "WORLD_SIZE": str(worker.world_size),
+        "LOCAL_WORLD_SIZE": str(settings.local_world_size),
+        "GROUP_WORLD_SIZE": str(group.group_world_size),
+        "ROLE_WORLD_SIZE": str(worker.role_world_size),
+        "MASTER_ADDR": str(group.master_addr),
+        "MASTER_PORT": str(group.master_port),
+        "TORCHELASTIC_RESTART_COUNT": str(round_number),
+        "TORCHELASTIC_MAX_RESTARTS": str(UNLIMITED_RESTARTS),
+        "TORCHELASTIC_RUN_ID": settings.run,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+        environment.ROUND: str(round_number),
+        environment.REPORT_SOCKET: str(settings.report_socket),
+        environment.ERROR_FILE: str(settings.scratch / f"error-{worker.global_rank}.json"),
+    }
+
+
+def _final_error(ending: Ending) -> StageError:
+    code = ending.exit_code
+    return ending.error or StageError(
+        f"worker {ending.rank} ended with exit code {code}: {exit_codes.MEANINGS[code]}",
+        "WorkerExit",
+        code,
+    )

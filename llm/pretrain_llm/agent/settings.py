@@ -1,0 +1,111 @@
+"""What the pod's environment and the run's configuration say to the agent."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..contract import config, environment
+from ..errors import InputError
+
+DEFAULT_GRACE_SECONDS = 30.0  # Kubernetes' own default
+GRACE_MARGIN_SECONDS = 3.0  # for the agent itself to leave
+WORKER = "pretrain_llm.training.worker:main"
+PRELOAD = "pretrain_llm.training.preload"
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: str
+    attempt: int
+    agent: str  # the pod's name
+    incarnation: str
+    slot: int
+    node: str
+    coordinator: str  # host:port
+    store_host: str
+    store_port: int
+    local_world_size: int  # workers of this agent
+    scratch: Path
+    save_seconds: float  # that workers have after a SIGTERM
+    vanished_seconds: float  # after its work, the agent waits this long for a lost coordinator
+    worker: str  # module:function
+    preload: str  # module that the fork server imports
+
+    @property
+    def report_socket(self) -> Path:
+        return self.scratch / "reports.sock"
+
+    @property
+    def workers_file(self) -> Path:
+        return self.scratch / "workers.json"
+
+
+def settings(
+    variables: Mapping[str, str],
+    *,
+    worker: str = WORKER,
+    preload: str = PRELOAD,
+    vanished_seconds: float = 120.0,
+) -> Settings:
+    """Raises InputError, OSError, codec.DecodeError."""
+    run = config.load(variables.get(environment.CONFIG, environment.CONFIG_PATH))
+    name = _required(variables, environment.POD_NAME)
+    grace_seconds = float(variables.get(environment.GRACE_SECONDS, DEFAULT_GRACE_SECONDS))
+    store_host, store_port = _address(variables, environment.STORE)
+    coordinator_host, coordinator_port = _address(variables, environment.COORDINATOR)
+    return Settings(
+        run=run.run,
+        attempt=_number(variables, environment.ATTEMPT),
+        agent=name,
+        incarnation=f"{variables.get(environment.POD_UID, name)}/{uuid.uuid4().hex[:8]}",
+        slot=_number(variables, environment.SLOT),
+        node=variables.get(environment.NODE_NAME, ""),
+        coordinator=f"{coordinator_host}:{coordinator_port}",
+        store_host=store_host,
+        store_port=store_port,
+        local_world_size=run.nodes.devices_per_node,
+        scratch=scratch(variables),
+        save_seconds=max(1.0, grace_seconds - GRACE_MARGIN_SECONDS),
+        vanished_seconds=vanished_seconds,
+        worker=worker,
+        preload=preload,
+    )
+
+
+def scratch(variables: Mapping[str, str]) -> Path:
+    return Path(variables.get(environment.SCRATCH) or environment.SCRATCH_PATH)
+
+
+def _required(variables: Mapping[str, str], name: str) -> str:
+    if value := variables.get(name):
+        return value
+    raise InputError(
+        "a training pod needs this variable",
+        field=name,
+        value=variables.get(name),
+        remedy="Set it in the pod's environment, as the operator's Job does.",
+    )
+
+
+def _number(variables: Mapping[str, str], name: str) -> int:
+    value = _required(variables, name)
+    if value.isdecimal():
+        return int(value)
+    raise InputError(
+        "expected a number", field=name, value=value, remedy="Set it to a number, 0 or more."
+    )
+
+
+def _address(variables: Mapping[str, str], name: str) -> tuple[str, int]:
+    host, _, port = _required(variables, name).rpartition(":")
+    if host and port.isdecimal():
+        return host, int(port)
+    raise InputError(
+        "expected host:port",
+        field=name,
+        value=variables[name],
+        remedy="Set it to the coordinator's Service and port.",
+    )

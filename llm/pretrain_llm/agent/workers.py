@@ -1,0 +1,161 @@
+"""The worker processes of one round on this node: start, wait, stop, and how each ended.
+
+torch's own MultiprocessContext is not used: it notices a death late, then gives the siblings 30 s
+before it kills them, reports only one of several failures, and waits for ever for a worker that
+hangs after its function returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from ..contract import codec, environment, exit_codes
+from ..contract.reports import FaultReport
+from ..contract.results import StageError
+from . import fork_server, memory, worker_main
+from .worker_main import Launch
+
+KILL_SECONDS = 20.0  # after which a killed worker counts as stuck in the kernel
+
+logger = logging.getLogger(__name__)
+
+
+class StuckWorkerError(RuntimeError):
+    """A worker outlived SIGKILL: it holds its device, so nothing new can start on this node."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one worker ended."""
+
+    rank: int
+    time: float
+    exit_code: int  # negative: by that signal
+    out_of_memory: bool
+    error: StageError | None
+
+    @property
+    def is_orderly(self) -> bool:
+        return self.exit_code in (exit_codes.OK, exit_codes.SAVED)
+
+    def fault(self, round_number: int) -> FaultReport:
+        signalled = self.exit_code < 0
+        return FaultReport(
+            round=round_number,
+            rank=self.rank,
+            time=self.time,
+            exit_code=None if signalled else self.exit_code,
+            signal=-self.exit_code if signalled else None,
+            out_of_memory=self.out_of_memory,
+            error_kind=self.error.kind if self.error else None,
+            error_message=str(self.error) if self.error else None,
+        )
+
+
+class Workers:
+    """Started by the constructor. Endings are found by `wait` and stay until the next round."""
+
+    def __init__(self, launches: Sequence[Launch]) -> None:
+        self._oom_kills = memory.read_oom_kills()
+        self._launches = launches
+        self._processes = [_started(launch, prefixed=len(launches) > 1) for launch in launches]
+        self.endings: list[Ending] = []
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """By local rank."""
+        pairs = zip(self._launches, self._processes, strict=True)
+        return {launch.local_rank: process.pid or 0 for launch, process in pairs}
+
+    @property
+    def all_ended(self) -> bool:
+        return len(self.endings) == len(self._processes)
+
+    def wait(self, seconds: float, bell: int) -> None:
+        """Returns when a worker ends, when something is written to `bell`, or after a while."""
+        known = {ending.rank for ending in self.endings}
+        pairs = zip(self._launches, self._processes, strict=True)
+        running = {p.sentinel: (launch, p) for launch, p in pairs if launch.rank not in known}
+        for ready in wait([*running, bell], timeout=seconds):
+            if ready != bell:
+                launch, process = running[ready]  # type: ignore[index]
+                process.join()
+                self.endings.append(self._ending(launch, process.exitcode))
+
+    def terminate(self) -> None:
+        """Asks for a checkpoint and an end."""
+        for process in self._processes:
+            process.terminate()
+
+    def kill(self) -> None:
+        """Ends them and all they have started. Raises StuckWorkerError."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid or 0, signal.SIGKILL)
+            process.kill()  # also where it had no group of its own yet
+        deadline = time.monotonic() + KILL_SECONDS
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                raise StuckWorkerError(f"worker {process.pid} did not die of SIGKILL")
+
+    def _ending(self, launch: Launch, code: int | None) -> Ending:
+        code = exit_codes.ERROR if code is None else code
+        by_kernel = code == -signal.SIGKILL and memory.read_oom_kills() > self._oom_kills
+        error = _read_error(launch.variables[environment.ERROR_FILE])
+        logger.info("worker %d ended: exit code %d", launch.rank, code)
+        return Ending(launch.rank, time.time(), code, by_kernel, error)
+
+
+def write_pids(path: Path, round_number: int, launches: Sequence[Launch], workers: Workers) -> None:
+    """Names the workers' pids for fault injection; the file is whole at any time."""
+    listed = [
+        {"rank": launch.rank, "localRank": launch.local_rank, "pid": workers.pids[i]}
+        for i, launch in enumerate(launches)
+    ]
+    document = {"agent": os.getpid(), "round": round_number, "workers": listed}
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document))
+    part.replace(path)
+
+
+def _started(launch: Launch, *, prefixed: bool) -> fork_server.Process:
+    Path(launch.variables[environment.ERROR_FILE]).unlink(missing_ok=True)
+    if not prefixed:  # it writes to the pod's log itself
+        process = fork_server.CONTEXT.Process(target=worker_main.run, args=(launch, None))
+        process.start()
+        return process
+    reading, writing = fork_server.CONTEXT.Pipe(duplex=False)
+    process = fork_server.CONTEXT.Process(target=worker_main.run, args=(launch, writing))
+    process.start()
+    writing.close()
+    prefix = f"[{launch.rank}] ".encode()
+    threading.Thread(target=_copy_lines, args=(reading, prefix), daemon=True).start()
+    return process
+
+
+def _copy_lines(reading: Connection, prefix: bytes) -> None:
+    """Copies a worker's output to the pod's log, each line with its rank."""
+    with open(os.dup(reading.fileno()), "rb") as lines:
+        reading.close()
+        for line in lines:
+            sys.stdout.buffer.write(prefix + line)
+            sys.stdout.buffer.flush()
+
+
+def _read_error(path: str) -> StageError | None:
+    try:
+        return codec.from_json(StageError, Path(path).read_bytes())
+    except (OSError, codec.DecodeError):
+        return None

@@ -1,0 +1,182 @@
+"""Builds the incident of each broken round: first cause and the four durations. Pure.
+
+    fault      broken         next round       workers          first step
+      |--detect--|--reschedule--|----restore----|---first step---|
+
+A worker that dies takes its peers' collectives with it: their errors are echoes. The first cause
+is the earliest failure that is not an echo, or the earliest of all where every one is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from ..contract import exit_codes, status
+from ..contract.reports import FaultReport, RestoredReport, StepReport
+from ..contract.status import Incident
+from .rounds import Agent, Break, Round
+
+KEPT = 20  # incidents in the status document; the operator remembers the earlier ones
+
+# How gloo, NCCL and torch's store say that a peer is gone. The kinds are torch's exceptions.
+_ECHO_KINDS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_ECHO_MESSAGE = re.compile(
+    r"connection (closed|reset|refused)|closed by peer|broken pipe|socket (timeout|closed)"
+    r"|gloo|nccl|tcpstore|remote process exited",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """An incident, and the times that its durations are measured from."""
+
+    incident: Incident
+    broken_at: float
+    next_round: int | None = None
+    formed_at: float | None = None
+    restored_at: float | None = None
+    over: bool = False  # stepping again, or cut short by the next incident
+
+
+def is_echo(fault: FaultReport) -> bool:
+    """Whether a worker failed only because it lost a peer."""
+    if fault.signal is not None or fault.out_of_memory or fault.exit_code in exit_codes.FINAL:
+        return False
+    text = fault.error_message or ""
+    return fault.error_kind in _ECHO_KINDS or _ECHO_MESSAGE.search(text) is not None
+
+
+def opened(
+    recoveries: tuple[Recovery, ...], ended: Round, agent: Agent | None, last_step: int
+) -> tuple[Recovery, ...]:
+    """With a new incident for the round that was just broken; the one before is over."""
+    reason = ended.broken
+    assert reason is not None
+    incident = Incident(
+        round=ended.number,
+        time=reason.time,
+        evidence=reason.evidence,
+        last_step=last_step,
+    )
+    recovery = _blaming(Recovery(incident, reason.time), reason, agent)
+    earlier = tuple(replace(r, over=True) for r in recoveries)
+    return (*earlier, recovery)[-KEPT:]
+
+
+def with_fault(
+    recoveries: tuple[Recovery, ...], fault: FaultReport, agent: Agent
+) -> tuple[Recovery, ...]:
+    """With one more failed worker of the broken round: the new first cause, or an echo of it."""
+    return tuple(
+        _faulted(r, fault, agent) if r.incident.round == fault.round else r for r in recoveries
+    )
+
+
+def with_lost_agent(
+    recoveries: tuple[Recovery, ...], reason: Break, agent: Agent | None
+) -> tuple[Recovery, ...]:
+    """A member's lease ended after its peers' echoes had broken the round: it is the cause."""
+    if not recoveries:
+        return recoveries
+    last = recoveries[-1]
+    first = last.incident.first_fault
+    if last.incident.evidence != status.WORKER_EXIT or (first and not is_echo(first)):
+        return recoveries
+    echoes = last.incident.echoes + (first is not None)
+    incident = replace(last.incident, first_fault=None, echoes=echoes, evidence=reason.evidence)
+    return (*recoveries[:-1], _blaming(replace(last, incident=incident), reason, agent))
+
+
+def with_round(recoveries: tuple[Recovery, ...], formed: Round) -> tuple[Recovery, ...]:
+    def ongoing(recovery: Recovery) -> Recovery:
+        seconds = _seconds(recovery.broken_at, formed.formed_at)
+        incident = replace(recovery.incident, reschedule_seconds=seconds)
+        return replace(
+            recovery, incident=incident, next_round=formed.number, formed_at=formed.formed_at
+        )
+
+    return tuple(r if r.over or r.next_round is not None else ongoing(r) for r in recoveries)
+
+
+def with_restored(
+    recoveries: tuple[Recovery, ...], round_number: int, restored: RestoredReport
+) -> tuple[Recovery, ...]:
+    """A worker of the next round is ready; the last of them counts."""
+
+    def ready(recovery: Recovery) -> Recovery:
+        assert recovery.formed_at is not None
+        at = max(restored.time, recovery.restored_at or 0.0)
+        incident = replace(
+            recovery.incident,
+            restore_seconds=_seconds(recovery.formed_at, at),
+            resumed_step=restored.step,
+        )
+        return replace(recovery, incident=incident, restored_at=at)
+
+    return tuple(ready(r) if _leads_to(r, round_number) else r for r in recoveries)
+
+
+def with_step(
+    recoveries: tuple[Recovery, ...], round_number: int, step: StepReport
+) -> tuple[Recovery, ...]:
+    """The first step of the next round ends a recovery; a late one tells how far the last came."""
+
+    def stepping(recovery: Recovery) -> Recovery:
+        incident = recovery.incident
+        if incident.round == round_number:
+            reached = max(incident.last_step, step.step)
+            return replace(recovery, incident=replace(incident, last_step=reached))
+        if not _leads_to(recovery, round_number):
+            return recovery
+        assert recovery.formed_at is not None
+        since = recovery.restored_at or recovery.formed_at
+        incident = replace(incident, first_step_seconds=_seconds(since, step.time))
+        return replace(recovery, incident=incident, over=True)
+
+    return tuple(stepping(recovery) for recovery in recoveries)
+
+
+def _leads_to(recovery: Recovery, round_number: int) -> bool:
+    return not recovery.over and recovery.next_round == round_number
+
+
+def _blaming(recovery: Recovery, reason: Break, agent: Agent | None) -> Recovery:
+    """Agents that fell silent did so when they were last seen."""
+    silent = reason.evidence == status.LEASE_EXPIRED and agent is not None
+    time = min(agent.seen_at, recovery.broken_at) if silent and agent else recovery.broken_at
+    incident = replace(
+        recovery.incident,
+        agent=reason.agent,
+        slot=agent.slot if agent else None,
+        node=agent.node if agent else None,
+        time=time,
+        detect_seconds=_seconds(time, recovery.broken_at),
+    )
+    return replace(recovery, incident=incident)
+
+
+def _faulted(recovery: Recovery, fault: FaultReport, agent: Agent) -> Recovery:
+    incident, first = recovery.incident, recovery.incident.first_fault
+    if incident.evidence != status.WORKER_EXIT:
+        return replace(recovery, incident=replace(incident, echoes=incident.echoes + 1))
+    if first and (is_echo(first), first.time) <= (is_echo(fault), fault.time):
+        return replace(recovery, incident=replace(incident, echoes=incident.echoes + 1))
+    time = min(fault.time, recovery.broken_at)
+    incident = replace(
+        incident,
+        first_fault=fault,
+        echoes=incident.echoes + (first is not None),
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+        time=time,
+        detect_seconds=_seconds(time, recovery.broken_at),
+    )
+    return replace(recovery, incident=incident)
+
+
+def _seconds(start: float, end: float) -> float:
+    """Never negative: the two times may come from two machines' clocks."""
+    return round(max(0.0, end - start), 3)

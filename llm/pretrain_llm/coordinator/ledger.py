@@ -1,0 +1,195 @@
+"""All that a coordinator knows of its run, and how each report and each tick changes it. Pure.
+
+Every event of an agent is counted once: agents number their events and send them again until they
+are acknowledged. A new coordinator starts with what the agents carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..contract.protocol import AgentEvent, AgentReport, RoundView
+from ..contract.reports import QuarantinedReport, SavedReport, WorkerReport
+from ..contract.status import LEASE_EXPIRED, StatusDocument
+from . import incidents, progress, rounds
+from .incidents import Recovery
+from .progress import Trained
+from .rounds import Break, Policy, State
+
+KEPT_QUARANTINED = 20
+
+
+@dataclass(frozen=True)
+class Identity:
+    run: str
+    attempt: int
+    total_steps: int
+    coordinator: str  # differs for every process
+
+
+@dataclass(frozen=True)
+class Ledger:
+    identity: Identity
+    rounds: State
+    recoveries: tuple[Recovery, ...] = ()
+    trained: Trained = field(default_factory=Trained)
+    checkpoint: SavedReport | None = None
+    quarantined: tuple[QuarantinedReport, ...] = ()
+    acknowledged: Mapping[str, int] = field(default_factory=dict)  # by incarnation
+    revision: int = 0
+
+
+def opened(identity: Identity, policy: Policy, now: float) -> Ledger:
+    return Ledger(identity, rounds.initial(policy, now))
+
+
+def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
+    """The ledger after an agent's report, its events by this machine's clock."""
+    events = _new_events(ledger, report)
+    expected = max(report.first_event + len(report.events), _acknowledged(ledger, report))
+    after = replace(
+        ledger,
+        acknowledged={**ledger.acknowledged, report.incarnation: expected},
+        trained=progress.reminded(ledger.trained, report.carried),
+        checkpoint=_newer(ledger.checkpoint, report.carried.latest_checkpoint),
+        rounds=rounds.stepped(
+            rounds.reported(ledger.rounds, report, now), report.carried.highest_step
+        ),
+    )
+    clock_offset_seconds = now - report.time
+    for event in events:
+        after = _with_event(after, report.agent, _shifted(event, clock_offset_seconds), now)
+    return _settled(ledger, replace(after, rounds=rounds.ticked(after.rounds, now)), now)
+
+
+def ticked(ledger: Ledger, now: float) -> Ledger:
+    return _settled(ledger, replace(ledger, rounds=rounds.ticked(ledger.rounds, now)), now)
+
+
+def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
+    current = ledger.rounds.round
+    return RoundView(
+        coordinator=ledger.identity.coordinator,
+        revision=ledger.revision,
+        round=current.number if current else 0,
+        members=current.members if current else (),
+        formed_at=current.formed_at if current else None,
+        broken=current is None or current.broken is not None,
+        finished=ledger.rounds.finished,
+        waiting_for=ledger.rounds.waiting_for,
+        acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
+        carried=progress.carried(ledger.trained, ledger.checkpoint),
+    )
+
+
+def status(ledger: Ledger, now: float) -> StatusDocument:
+    current = ledger.rounds.round
+    return StatusDocument(
+        run=ledger.identity.run,
+        attempt=ledger.identity.attempt,
+        time=now,
+        started_at=ledger.rounds.started_at,
+        round=current.number if current else 0,
+        round_formed_at=current.formed_at if current else None,
+        broken=current is None or current.broken is not None,
+        waiting_for=ledger.rounds.waiting_for,
+        agents=rounds.agent_statuses(ledger.rounds),
+        progress=progress.progress(ledger.trained, ledger.identity.total_steps),
+        replay=ledger.trained.replay,
+        latest_checkpoint=ledger.checkpoint,
+        quarantined=ledger.quarantined,
+        incidents=tuple(recovery.incident for recovery in ledger.recoveries),
+        finished=ledger.rounds.finished,
+    )
+
+
+def _new_events(ledger: Ledger, report: AgentReport) -> Iterable[AgentEvent]:
+    already = max(0, _acknowledged(ledger, report) - report.first_event)
+    return report.events[already:]
+
+
+def _acknowledged(ledger: Ledger, report: AgentReport) -> int:
+    return ledger.acknowledged.get(report.incarnation, 0)
+
+
+def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) -> Ledger:
+    if event.worker:
+        return _with_worker_report(ledger, event.worker)
+    if event.fault is None:
+        return ledger
+    after = replace(
+        ledger, rounds=rounds.faulted(ledger.rounds, agent_name, event.fault.round, now)
+    )
+    after = _with_incident(after)
+    agent = after.rounds.agents[agent_name]
+    return replace(after, recoveries=incidents.with_fault(after.recoveries, event.fault, agent))
+
+
+def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
+    if report.step:
+        return replace(
+            ledger,
+            trained=progress.stepped(ledger.trained, report.step),
+            rounds=rounds.stepped(ledger.rounds, report.step.step),
+            recoveries=incidents.with_step(ledger.recoveries, report.round, report.step),
+        )
+    if report.restored:
+        recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)
+        return replace(ledger, recoveries=recoveries)
+    if report.saved:
+        return replace(ledger, checkpoint=report.saved)
+    if report.quarantined:
+        kept = (*ledger.quarantined, report.quarantined)[-KEPT_QUARANTINED:]
+        return replace(ledger, quarantined=kept)
+    return ledger
+
+
+def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:
+    """Incidents follow the rounds; agents hear of every change through the revision."""
+    after = _with_lost_agents(_with_incident(after), now)
+    old, new = before.rounds.round, after.rounds.round
+    if new and not new.adopted and (old is None or old.number != new.number):
+        after = replace(after, recoveries=incidents.with_round(after.recoveries, new))
+    if rounds.view_key(before.rounds) == rounds.view_key(after.rounds):
+        return after
+    return replace(after, revision=before.revision + 1)
+
+
+def _with_incident(ledger: Ledger) -> Ledger:
+    """With an incident for the round that was broken last, once."""
+    ended = ledger.rounds.ended
+    if ended is None or any(r.incident.round == ended.number for r in ledger.recoveries):
+        return ledger
+    assert ended.broken is not None
+    agent = ledger.rounds.agents.get(ended.broken.agent or "")
+    last_step = ledger.trained.latest.step if ledger.trained.latest else 0
+    recoveries = incidents.opened(ledger.recoveries, ended, agent, last_step)
+    return replace(ledger, recoveries=recoveries)
+
+
+def _with_lost_agents(ledger: Ledger, now: float) -> Ledger:
+    recoveries = ledger.recoveries
+    for agent in rounds.silent_members(ledger.rounds, now):
+        reason = Break(now, LEASE_EXPIRED, agent.name)
+        recoveries = incidents.with_lost_agent(recoveries, reason, agent)
+    return replace(ledger, recoveries=recoveries)
+
+
+def _newer(first: SavedReport | None, second: SavedReport | None) -> SavedReport | None:
+    saved = [report for report in (first, second) if report]
+    return max(saved, key=lambda report: report.time, default=None)
+
+
+def _shifted(event: AgentEvent, seconds: float) -> AgentEvent:
+    """The event with its times moved from the agent's clock to this machine's."""
+    if event.fault:
+        return AgentEvent(fault=replace(event.fault, time=event.fault.time + seconds))
+    if event.worker is None:
+        return event
+    moved = {
+        name: replace(told, time=told.time + seconds)
+        for name in ("step", "restored", "saved", "quarantined")
+        if (told := getattr(event.worker, name)) is not None
+    }
+    return AgentEvent(worker=replace(event.worker, **moved))

@@ -1,0 +1,361 @@
+"""Decides rounds: who is in one, when it is broken, who is in the next. Pure: no clock, no I/O.
+
+             enough agents wait            a member's lease ends, it restarts, its worker fails
+   (none) ----------------------> running ------------------------------------------------> broken
+                                   |   ^                                                      |
+          all members finished     |   |  live members wait again, gaps filled, back-off over |
+   finished <----------------------+   +------------------------------------------------------+
+
+A member that was asked to leave does not break the round at once: its workers and everybody
+else's are saving together, and a broken round kills workers. The round drains first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..contract import status
+from ..contract.protocol import FINISHED, LEAVING, LEFT, PREPARING, RUNNING, WAITING, AgentReport
+
+MAX_BACK_OFF_SECONDS = 30.0
+STALL_SECONDS = 1.0  # a clock that jumps further than this says nothing about the agents
+FORGET_SECONDS = 60.0  # after which an agent that is gone is no longer shown
+
+
+@dataclass(frozen=True)
+class Policy:
+    nodes: int  # agents in a round
+    spares: int
+    lease_seconds: float = 3.0  # six reports
+    settle_seconds: float = 10.0  # a new coordinator listens for a running round before naming one
+    adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
+    save_seconds: float = 60.0  # a draining round is broken after this
+
+
+@dataclass(frozen=True)
+class Agent:
+    name: str
+    slot: int
+    node: str
+    incarnation: str
+    state: str
+    seen_at: float
+    round: int  # the newest it took part in
+    saved: bool  # its workers ended that round with exit_codes.SAVED
+
+
+@dataclass(frozen=True)
+class Break:
+    """Why and when a round was broken."""
+
+    time: float
+    evidence: str  # contract.status.EVIDENCE
+    agent: str | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    number: int
+    members: tuple[str, ...]  # by rank
+    formed_at: float
+    known_since: float  # formed or adopted by this coordinator
+    highest_step_before: int
+    adopted: bool = False
+    draining_since: float | None = None
+    broken: Break | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    policy: Policy
+    started_at: float
+    ticked_at: float
+    agents: Mapping[str, Agent] = field(default_factory=dict)  # never changed in place
+    round: Round | None = None
+    ended: Round | None = None  # the newest that was broken
+    highest_round: int = 0  # numbers are never used twice, whichever coordinator gave them
+    highest_step: int = 0
+    barren_rounds: int = 0  # in a row, that ended without a step never reached before
+    finished: bool = False
+    waiting_for: str | None = None
+
+
+def initial(policy: Policy, now: float) -> State:
+    return State(policy, started_at=now, ticked_at=now)
+
+
+# What is told
+
+
+def reported(state: State, report: AgentReport, now: float) -> State:
+    """The state after an agent's report: its lease renewed, its round adopted if it is unknown."""
+    before = state.agents.get(report.agent)
+    agent = Agent(
+        name=report.agent,
+        slot=report.slot,
+        node=report.node,
+        incarnation=report.incarnation,
+        state=report.state,
+        seen_at=now,
+        round=report.round,
+        saved=report.saved,
+    )
+    state = replace(
+        state,
+        agents={**state.agents, agent.name: agent},
+        highest_round=max(state.highest_round, report.highest_round, report.round),
+    )
+    state = _adopted(state, report, now)
+    if before and before.incarnation != agent.incarnation and _is_member(state, agent.name):
+        return broken(state, Break(now, status.AGENT_RESTARTED, agent.name))
+    return state
+
+
+def faulted(state: State, agent: str, round_number: int, now: float) -> State:
+    """The state after a worker of `round_number` failed."""
+    if state.round is None or state.round.number != round_number:
+        return state
+    return broken(state, Break(now, status.WORKER_EXIT, agent))
+
+
+def stepped(state: State, step: int) -> State:
+    return replace(state, highest_step=max(state.highest_step, step))
+
+
+def broken(state: State, reason: Break) -> State:
+    """The first reason stays; a finished run does not break."""
+    if state.round is None or state.round.broken or state.finished:
+        return state
+    ended = replace(state.round, broken=reason)
+    return replace(state, round=ended, ended=ended)
+
+
+def silent_members(state: State, now: float) -> list[Agent]:
+    """Members of the round that ended last whose leases ended while their workers ran."""
+    members = state.ended.members if state.ended else ()
+    agents = [state.agents[name] for name in members if name in state.agents]
+    return [a for a in agents if a.state == RUNNING and not is_live(a, state.policy, now)]
+
+
+def _adopted(state: State, report: AgentReport, now: float) -> State:
+    """Takes over a round that an earlier coordinator named."""
+    known = state.round.number if state.round else 0
+    if report.round <= known or report.state not in (RUNNING, FINISHED, LEAVING):
+        return state
+    if report.agent not in report.members:
+        return state
+    formed_at = now if report.formed_at is None else report.formed_at
+    adopted = Round(
+        number=report.round,
+        members=report.members,
+        formed_at=formed_at,
+        known_since=now,
+        highest_step_before=report.carried.highest_step,
+        adopted=True,
+    )
+    return replace(state, round=adopted)
+
+
+# What time brings
+
+
+def ticked(state: State, now: float) -> State:
+    """The state at `now`: rounds finished, drained, broken and named as far as they can be."""
+    state = _without_stall(state, now)
+    state = _finished(state)
+    state = _draining(state, now)
+    reason = break_reason(state, now)
+    state = broken(state, reason) if reason else state
+    return _without_forgotten(_formed(state, now), now)
+
+
+def _without_stall(state: State, now: float) -> State:
+    """Leases do not run while this process, or its clock, stood still or jumped."""
+    gap = now - state.ticked_at
+    state = replace(state, ticked_at=now)
+    if gap <= STALL_SECONDS:
+        return state
+    agents = {n: replace(a, seen_at=min(now, a.seen_at + gap)) for n, a in state.agents.items()}
+    return replace(state, agents=agents)
+
+
+def _finished(state: State) -> State:
+    if state.round is None or state.round.broken:
+        return state
+    members = [state.agents.get(name) for name in state.round.members]
+    if all(member is not None and member.state == FINISHED for member in members):
+        return replace(state, finished=True)
+    return state
+
+
+def _draining(state: State, now: float) -> State:
+    if state.round is None or state.round.broken or state.round.draining_since is not None:
+        return state
+    if any(_has_let_go(agent, state.round) for agent in _known_members(state)):
+        return replace(state, round=replace(state.round, draining_since=now))
+    return state
+
+
+def break_reason(state: State, now: float) -> Break | None:
+    """Why the running round cannot go on; None: it can."""
+    if state.round is None or state.round.broken or state.finished:
+        return None
+    for name in state.round.members:
+        if evidence := _member_evidence(state, name, now):
+            return Break(now, evidence, name)
+    if _is_drained(state, now):
+        gone = next(a.name for a in _known_members(state) if _has_let_go(a, state.round))
+        return Break(now, status.STOP_REQUESTED, gone)
+    return None
+
+
+def _member_evidence(state: State, name: str, now: float) -> str | None:
+    assert state.round is not None
+    agent = state.agents.get(name)
+    if lease_ended(state, name, now):
+        return status.LEASE_EXPIRED
+    if agent is None:
+        return None
+    if agent.state == PREPARING:
+        return status.AGENT_RESTARTED
+    rejoined = agent.state == WAITING and agent.round == state.round.number
+    return status.WORKER_EXIT if rejoined and not agent.saved else None
+
+
+def lease_ended(state: State, name: str, now: float) -> bool:
+    """Whether a member went silent without having said that it would."""
+    assert state.round is not None
+    agent, policy = state.agents.get(name), state.policy
+    if agent is None:
+        return now > state.round.known_since + policy.adoption_seconds
+    return agent.state not in (FINISHED, LEFT) and now > agent.seen_at + policy.lease_seconds
+
+
+def _is_drained(state: State, now: float) -> bool:
+    if state.round is None or state.round.draining_since is None:
+        return False
+    if now > state.round.draining_since + state.policy.save_seconds:
+        return True
+    return not any(agent.state in (RUNNING, LEAVING) for agent in _known_members(state))
+
+
+def _has_let_go(agent: Agent, current: Round) -> bool:
+    return agent.state in (LEAVING, LEFT) or (agent.saved and agent.round == current.number)
+
+
+# The next round
+
+
+def _formed(state: State, now: float) -> State:
+    if state.finished or (state.round and not state.round.broken):
+        return replace(state, waiting_for=None)
+    members = next_members(state, now)
+    if isinstance(members, str):
+        return replace(state, waiting_for=members)
+    number = state.highest_round + 1
+    formed = Round(number, members, now, now, highest_step_before=state.highest_step)
+    return replace(
+        state,
+        round=formed,
+        highest_round=number,
+        barren_rounds=_barren_rounds(state),
+        waiting_for=None,
+    )
+
+
+def next_members(state: State, now: float) -> tuple[str, ...] | str:
+    """The agents of the next round by rank, or what it waits for, in words."""
+    last = state.round.members if state.round else ()
+    live = {a.name: a for a in state.agents.values() if is_live(a, state.policy, now)}
+    if not state.round and not _is_settled(state, live.values(), now):
+        return "agents of a round that an earlier coordinator may have named"
+    stopping = [n for n in last if n in live and live[n].state in (RUNNING, FINISHED, LEAVING)]
+    if stopping:
+        return f"{', '.join(stopping)} to stop the workers of the broken round"
+    waiting = [agent for agent in live.values() if agent.state == WAITING]
+    if len(waiting) < state.policy.nodes:
+        preparing = sum(agent.state == PREPARING for agent in live.values())
+        return f"{state.policy.nodes} agents: {len(waiting)} wait, {preparing} prepare"
+    if now < _backed_off_until(state):
+        return f"the back-off after {_barren_rounds(state)} rounds without a step of progress"
+    return ranked(last, waiting, state.policy.nodes)
+
+
+def ranked(last: tuple[str, ...], waiting: Iterable[Agent], nodes: int) -> tuple[str, ...]:
+    """Members keep their ranks; gaps are filled by slot. `waiting` has at least `nodes` agents."""
+    by_slot = [agent.name for agent in sorted(waiting, key=lambda a: (a.slot, a.name))]
+    joining = iter([name for name in by_slot if name not in last])
+    places = last if len(last) == nodes else by_slot[:nodes]
+    return tuple(name if name in by_slot else next(joining) for name in places)
+
+
+def is_live(agent: Agent, policy: Policy, now: float) -> bool:
+    return agent.state != LEFT and now <= agent.seen_at + policy.lease_seconds
+
+
+def back_off_seconds(barren_rounds: int) -> float:
+    """0, 1, 2, 4, … seconds, at most MAX_BACK_OFF_SECONDS."""
+    return min(MAX_BACK_OFF_SECONDS, 2.0 ** (barren_rounds - 1)) if barren_rounds else 0.0
+
+
+def _backed_off_until(state: State) -> float:
+    if state.round is None or state.round.broken is None:
+        return 0.0
+    return state.round.broken.time + back_off_seconds(_barren_rounds(state))
+
+
+def _barren_rounds(state: State) -> int:
+    """With the broken round counted. Read late: its last steps may be reported after its end."""
+    if state.round is None or state.round.broken is None:
+        return 0
+    if state.round.broken.evidence == status.STOP_REQUESTED:
+        return state.barren_rounds
+    progressed = state.highest_step > state.round.highest_step_before
+    return 0 if progressed else state.barren_rounds + 1
+
+
+def _is_settled(state: State, live: Iterable[Agent], now: float) -> bool:
+    everybody = len(list(live)) >= state.policy.nodes + state.policy.spares
+    return everybody or now >= state.started_at + state.policy.settle_seconds
+
+
+def _is_member(state: State, name: str) -> bool:
+    return state.round is not None and name in state.round.members
+
+
+def _known_members(state: State) -> list[Agent]:
+    assert state.round is not None
+    return [state.agents[name] for name in state.round.members if name in state.agents]
+
+
+def _without_forgotten(state: State, now: float) -> State:
+    kept = {
+        name: agent
+        for name, agent in state.agents.items()
+        if _is_member(state, name) or now <= agent.seen_at + FORGET_SECONDS
+    }
+    return state if len(kept) == len(state.agents) else replace(state, agents=kept)
+
+
+def agent_statuses(state: State) -> tuple[status.AgentStatus, ...]:
+    members = state.round.members if state.round else ()
+    return tuple(
+        status.AgentStatus(
+            name=agent.name,
+            slot=agent.slot,
+            node=agent.node,
+            state=agent.state,
+            last_seen=agent.seen_at,
+            rank=members.index(agent.name) if agent.name in members else None,
+        )
+        for agent in sorted(state.agents.values(), key=lambda a: (a.slot, a.name))
+    )
+
+
+def view_key(state: State) -> tuple[object, ...]:
+    """What agents must hear of at once when it changes."""
+    current = state.round
+    if current is None:
+        return (0, True, state.finished)
+    return (current.number, current.broken is not None, state.finished)

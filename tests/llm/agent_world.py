@@ -1,0 +1,204 @@
+"""A coordinator and its agents as real processes on this machine, for the agent's tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pretrain_llm.contract import codec, environment
+from pretrain_llm.contract.config import (
+    CheckpointConfig,
+    DataConfig,
+    ExportConfig,
+    ModelConfig,
+    NodesConfig,
+    OptimizerConfig,
+    ParallelismConfig,
+    RunConfig,
+    ScheduleConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+from pretrain_llm.contract.status import StatusDocument
+
+from . import small_worker
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_SECONDS = 60.0
+
+
+def run_config(nodes: int, spares: int, devices_per_node: int = 1) -> RunConfig:
+    return RunConfig(
+        run="small",
+        volume="unused",
+        model=ModelConfig("llama", 8, 1, 1, 1, 8, 8, 1e4, 1e-5, False),
+        tokenizer=TokenizerConfig(train_vocab_size=8),
+        data=DataConfig(sources=(), held_out_fraction=0.0),
+        training=TrainingConfig(
+            sequence_length=1,
+            global_batch_size=1,
+            local_batch_size=1,
+            steps=1000,
+            optimizer=OptimizerConfig("AdamW", 1e-3, 0.0, 0.9, 0.95, 1e-8),
+            schedule=ScheduleConfig(0, "linear", 0.5, 0.0),
+            gradient_clip_norm=1.0,
+            precision="float32",
+            activation_checkpointing="none",
+            compile=False,
+            seed=1,
+        ),
+        nodes=NodesConfig(nodes, spares, devices_per_node, "cpu"),
+        parallelism=ParallelismConfig(1, nodes * devices_per_node, 1, 1),
+        checkpoint=CheckpointConfig(interval=small_worker.CHECKPOINT_INTERVAL, keep_latest=1),
+        export=ExportConfig("float32"),
+    )
+
+
+def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
+    """The first true answer of `look`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := look():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probing:
+        probing.bind(("127.0.0.1", 0))
+        port: int = probing.getsockname()[1]
+        return port
+
+
+class World:
+    """Starts processes, asks for the status, and leaves nothing behind."""
+
+    def __init__(self, *, nodes: int, spares: int = 0, devices_per_node: int = 1) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="agents-"))  # short: it holds Unix sockets
+        self.http_port, self.store_port = free_port(), free_port()
+        self.config = run_config(nodes, spares, devices_per_node)
+        (self.folder / "run.json").write_text(codec.to_json(self.config))
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        self.coordinator = self.start_coordinator()
+        for slot in range(nodes + spares):
+            self.start_agent(slot)
+
+    def start_coordinator(self) -> subprocess.Popen[bytes]:
+        options = ["--http-port", str(self.http_port), "--store-port", str(self.store_port)]
+        self.coordinator = self._start("coordinator", ["-m", "pretrain_llm.coordinator", *options])
+        return self.coordinator
+
+    def start_agent(self, slot: int, name: str | None = None) -> str:
+        name = name or f"pod-{slot}"
+        scratch = self.folder / name
+        scratch.mkdir(exist_ok=True)
+        variables = {
+            environment.COORDINATOR: f"127.0.0.1:{self.http_port}",
+            environment.STORE: f"127.0.0.1:{self.store_port}",
+            environment.SLOT: str(slot),
+            environment.POD_NAME: name,
+            environment.NODE_NAME: f"node-{slot}",
+            environment.SCRATCH: str(scratch),
+            environment.TERMINATION_LOG: str(scratch / "termination-log"),
+            small_worker.FOLDER: str(self.folder),
+        }
+        worker = ["--worker", "tests.llm.small_worker:main", "--preload", "tests.llm.small_worker"]
+        arguments = ["-m", "pretrain_llm.agent", *worker, "--vanished-seconds", "2"]
+        self.agents[name] = self._start(name, arguments, variables)
+        return name
+
+    def _start(
+        self, name: str, arguments: list[str], variables: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        own = {
+            environment.CONFIG: str(self.folder / "run.json"),
+            environment.ATTEMPT: "1",
+            "PYTHONPATH": os.pathsep.join((str(ROOT / "llm"), str(ROOT))),
+            "OMP_NUM_THREADS": "1",
+        }
+        with open(self.folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                env={**os.environ, **own, **(variables or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def status(self) -> StatusDocument | None:
+        """None while there is no coordinator."""
+        try:
+            text = self.get("/status")
+        except (OSError, urllib.error.URLError):
+            return None
+        return codec.from_json(StatusDocument, text)
+
+    def get(self, path: str) -> bytes:
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            body: bytes = answer.read()
+            return body
+
+    def seen(self, is_so: Callable[[StatusDocument], bool], what: str) -> StatusDocument:
+        """The first status document for which `is_so`."""
+
+        def look() -> StatusDocument | None:
+            status = self.status()
+            return status if status and is_so(status) else None
+
+        return eventually(look, f"{what} (logs are in {self.folder})")
+
+    def stepping(self, above: int = 0, after_round: int = 0) -> StatusDocument:
+        """Waits for steps above `above`, in a round after `after_round`."""
+        return self.seen(
+            lambda s: bool(
+                s.round > after_round
+                and not s.broken
+                and s.progress
+                and s.progress.step > above
+                and (s.round_formed_at or 0) < s.progress.time
+            ),
+            f"steps above {above} after round {after_round}",
+        )
+
+    def worker_pids(self, name: str) -> list[int]:
+        document = json.loads((self.folder / name / "workers.json").read_text())
+        return [worker["pid"] for worker in document["workers"]]
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        """Kills what it started; workers and fork servers die with their agents."""
+        pids = [
+            pid
+            for name in self.agents
+            if (self.folder / name / "workers.json").exists()
+            for pid in self.worker_pids(name)
+        ]
+        for process in (*self.agents.values(), self.coordinator):
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+        eventually(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone", 10)
