@@ -1,0 +1,132 @@
+"""What the operator tells Prometheus. The only importer of prometheus_client.
+
+Per-run gauges are read from a table at the scrape: a run that is gone leaves no stale series.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Count
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+
+from .api.status import RunStatus
+from .cache import RunKey
+
+_PASS_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
+
+
+# Name, help, field of the status. Where the field is not set, the run has no such series.
+_RUN_GAUGES = (
+    ("step", "Last finished step.", "training.step"),
+    ("total_steps", "Steps to train.", "training.total_steps"),
+    ("loss", "Loss of the last step, nats a token.", "training.loss"),
+    ("tokens", "Tokens trained.", "training.tokens"),
+    ("tokens_per_second", "Tokens a second, of the whole world.", "training.tokens_per_second"),
+    ("nodes", "Node slots in the current round.", "training.nodes"),
+    ("attempt", "Number of the training Job.", "attempt"),
+    ("restarts", "Incidents of the whole run.", "budgets.total"),
+    ("checkpoint_step", "Step of the newest verified checkpoint.", "checkpoints.latest.step"),
+    ("serving_ready_replicas", "vLLM pods that answer.", "serving.ready_replicas"),
+)
+
+
+class Metrics:
+    """One registry of its own, so that two operators in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._runs: dict[RunKey, RunStatus] = {}
+        Info("pretrain_operator_build", "Version.", registry=self.registry).info(
+            {"version": _version()}
+        )
+        self._passes = Histogram(
+            "pretrain_operator_pass_seconds",
+            "Duration of a pass over one run.",
+            buckets=_PASS_BUCKETS_SECONDS,
+            registry=self.registry,
+        )
+        self._pass_errors = Counter(
+            "pretrain_operator_pass_errors", "Passes that failed.", registry=self.registry
+        )
+        self._calls = Counter(
+            "pretrain_operator_api_calls",
+            "Requests to the API server, without watches; code 0: no answer.",
+            ("verb", "kind", "code"),
+            registry=self.registry,
+        )
+        self._drift = Counter(
+            "pretrain_operator_cache_drift",
+            "Runs whose objects a full listing showed otherwise than the watches had.",
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        self.registry.register(self)
+
+    def serve(self, port: int) -> None:
+        """In a thread of its own."""
+        start_http_server(port, registry=self.registry)
+
+    def count_call(self, verb: str, kind: str, code: int) -> None:
+        self._calls.labels(verb, kind, str(code)).inc()
+
+    def count_drift(self, runs: int) -> None:
+        self._drift.inc(runs)
+
+    @contextmanager
+    def timed_pass(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        except Exception:
+            self._pass_errors.inc()
+            raise
+        finally:
+            self._passes.observe(time.perf_counter() - began)
+
+    def show(self, run: RunKey, status: RunStatus) -> None:
+        self._runs[run] = status
+
+    def forget(self, run: RunKey) -> None:
+        self._runs.pop(run, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry at each scrape, in the server's thread."""
+        runs = dict(self._runs)
+        states = GaugeMetricFamily("pretrain_operator_runs", "Runs by state.", labels=["state"])
+        for state, count in Count(map(_state, runs.values())).items():
+            states.add_metric([state], count)
+        yield states
+        for name, text, path in _RUN_GAUGES:
+            family = GaugeMetricFamily(
+                f"pretrain_operator_run_{name}", text, labels=["namespace", "run"]
+            )
+            for key, status in runs.items():
+                value = _value(status, path)
+                if value is not None:
+                    family.add_metric(list(key), value)
+            yield family
+
+
+def _value(status: RunStatus, path: str) -> float | None:
+    found: Any = status
+    for field in path.split("."):
+        found = getattr(found, field, None)
+    return None if found is None else float(found)
+
+
+def _state(status: RunStatus) -> str:
+    return next((c.reason for c in status.conditions if c.type == "Succeeded"), "Pending")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("pretrain-operator")
+    except metadata.PackageNotFoundError:  # run from the source tree
+        return "source"

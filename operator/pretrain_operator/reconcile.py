@@ -1,0 +1,252 @@
+"""One pass over one run: observe, plan, commit, act, report. What to do is `plan`'s decision.
+
+The order is the crash safety: nothing is touched before the status that announces it has been
+committed, so a pass may end anywhere and the next one, of this process or another, goes on.
+What this keeps in memory only saves calls: losing it changes nothing.
+
+    observe   cache (watches and own writes), the storage claim, the coordinator's document
+    commit    the whole status, with resourceVersion; a conflict means that the cache is behind:
+              read the run again and plan anew
+    act       deletions first, then server-side apply, in the plan's order; a child that the API
+              server refuses is told in a condition and tried again every 30 s
+    report    Events; their names are functions of what they tell, so a second telling is a 409
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from . import api
+from .api.parse import run_from_object
+from .api.status import RunStatus
+from .cache import ObjectCache, RunKey
+from .cluster import ApiError, Cluster
+from .coordinator_client import CoordinatorClient
+from .loops import GoneError
+from .metrics import Metrics
+from .names import COMPONENT_LABEL
+from .observed import KubernetesObject, ObjectKey, Observed, Run
+from .plan import plan
+from .planned import Deletion, Event, Plan
+from .refusals import RETRY_SECONDS, Refusal, is_pointless, with_refusals
+from .settings import Settings
+from .wire import event_object, status_object
+
+logger = logging.getLogger(__name__)
+
+_BOUND_CLAIM_SECONDS = 300.0  # a claim is not watched; how long what was read of it holds
+_UNBOUND_CLAIM_SECONDS = 15.0
+_OLDEST_EVENT_SECONDS = 3600.0  # an Event lives so long: an older story has been told
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a run between passes, to save calls only."""
+
+    uid: str
+    claim_read_at: float = 0.0
+    claim: KubernetesObject | None = None
+    document_read_at: float = 0.0
+    told: set[str] = field(default_factory=set)
+    refusals: dict[ObjectKey, Refusal] = field(default_factory=dict)
+
+
+class Reconciler:
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: ObjectCache,
+        coordinators: CoordinatorClient,
+        settings: Settings,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._coordinators = coordinators
+        self._settings = settings
+        self._metrics = metrics
+        self._now = now
+        self._memories: dict[RunKey, _Memory] = {}
+
+    async def reconcile(self, key: RunKey) -> float | None:
+        """One pass. Returns seconds until the next is due; raises ApiError, GoneError."""
+        body = self._cache.run(key)
+        if body is None:
+            self._memories.pop(key, None)
+            self._metrics.forget(key)
+            raise GoneError(key)
+        run = run_from_object(body)
+        if run.deleting:
+            return None  # its children go by their owner references
+        with self._metrics.timed_pass():
+            return await self._pass(key, body, run)
+
+    async def _pass(self, key: RunKey, body: KubernetesObject, run: Run) -> float | None:
+        memory = self._memory(key, run.uid)
+        observed = await self._observe(key, run, memory)
+        planned = plan(run, observed, self._settings)
+        status = with_refusals(planned.status, memory.refusals, observed.now)
+        if status != run.status and not await self._commit(key, body, status):
+            return 0.0
+        self._metrics.show(key, status)
+        await self._delete_all(key, planned, observed)
+        memory.refusals = await self._apply_all(key, planned, memory, observed.now)
+        await self._report(run, planned.events, memory, observed.now)
+        return self._next_turn(planned, memory, observed)
+
+    def _memory(self, key: RunKey, uid: str) -> _Memory:
+        memory = self._memories.get(key)
+        if memory is None or memory.uid != uid:
+            memory = self._memories[key] = _Memory(uid)
+        return memory
+
+    # observe
+
+    async def _observe(self, key: RunKey, run: Run, memory: _Memory) -> Observed:
+        now = self._now()
+        objects = self._cache.children(key)
+        if run.spec is not None:
+            claim_name = run.spec.storage.claim_name
+            if (claim := await self._claim(key, claim_name, memory, now)) is not None:
+                objects[ObjectKey("PersistentVolumeClaim", claim_name)] = claim
+        nodes = {pod["spec"]["nodeName"] for pod in _pods(objects) if pod["spec"].get("nodeName")}
+        document = None
+        if any(_is_running_coordinator(pod) for pod in _pods(objects)):
+            document = await self._coordinators.status(key)
+            memory.document_read_at = now
+        return Observed(now, objects, self._cache.nodes(nodes), document)
+
+    async def _claim(
+        self, key: RunKey, name: str, memory: _Memory, now: float
+    ) -> KubernetesObject | None:
+        """Users' own claims carry no label, so no watch shows them: read, and read again later."""
+        known = memory.claim
+        if known is not None and known["metadata"]["name"] != name:
+            known, memory.claim_read_at = None, 0.0
+        is_bound = known is not None and known.get("status", {}).get("phase") == "Bound"
+        holds_seconds = _BOUND_CLAIM_SECONDS if is_bound else _UNBOUND_CLAIM_SECONDS
+        if now - memory.claim_read_at >= holds_seconds:
+            known = await self._cluster.get("PersistentVolumeClaim", key.namespace, name)
+            memory.claim_read_at = now
+        memory.claim = known
+        return known
+
+    # commit
+
+    async def _commit(self, key: RunKey, body: KubernetesObject, status: RunStatus) -> bool:
+        """False where the run has changed under us: then the cache has been brought up to date."""
+        try:
+            written = await self._cluster.replace_status({**body, "status": status_object(status)})
+        except ApiError as error:
+            if not (error.is_conflict or error.is_not_found):
+                raise
+            await self._look_again(key, body)
+            return False
+        self._cache.put(written)
+        return True
+
+    async def _look_again(self, key: RunKey, known: KubernetesObject) -> None:
+        current = await self._cluster.get(api.KIND, key.namespace, key.name)
+        if current is None:
+            self._cache.bury(known)
+        else:
+            self._cache.put(current)
+
+    # act
+
+    async def _delete_all(self, key: RunKey, planned: Plan, observed: Observed) -> None:
+        for deletion in planned.delete:
+            await self._delete(key, deletion, observed.objects.get(deletion.key))
+
+    async def _apply_all(
+        self, key: RunKey, planned: Plan, memory: _Memory, now: float
+    ) -> dict[ObjectKey, Refusal]:
+        """Returns what the API server refused, in its words; raises ApiError for the rest."""
+        refusals: dict[ObjectKey, Refusal] = {}
+        for wanted in planned.apply:
+            child = ObjectKey(wanted["kind"], wanted["metadata"]["name"])
+            before, digest = memory.refusals.get(child), _digest(wanted)
+            if before is not None and is_pointless(before, digest, now):
+                refusals[child] = before
+                continue
+            try:
+                self._remember(memory, await self._cluster.apply(wanted))
+            except ApiError as error:
+                if not error.is_refusal:
+                    raise
+                refusals[child] = Refusal(error.message, digest, now)
+                logger.warning("%s/%s: %s refused: %s", *key, child, error.message)
+        return refusals
+
+    def _remember(self, memory: _Memory, applied: KubernetesObject) -> None:
+        if applied["kind"] == "PersistentVolumeClaim":
+            memory.claim = applied
+        else:
+            self._cache.put(applied)
+
+    async def _delete(
+        self, key: RunKey, deletion: Deletion, known: KubernetesObject | None
+    ) -> None:
+        kind, name = deletion.key.kind, deletion.key.name
+        uid = deletion.uid or (known["metadata"]["uid"] if known else None)
+        try:
+            left = await self._cluster.delete(
+                kind, key.namespace, name, uid=uid, grace_seconds=deletion.grace_seconds
+            )
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                raise
+            left = {}  # gone already, or another object has the name: not the one we meant
+        if known is None:
+            return
+        if left.get("kind") == kind and left["metadata"].get("deletionTimestamp"):
+            self._cache.put(left)  # on its way out
+        else:
+            self._cache.bury(known)
+
+    # report
+
+    async def _report(
+        self, run: Run, events: tuple[Event, ...], memory: _Memory, now: float
+    ) -> None:
+        for event in events:
+            if event.key in memory.told or now - event.time > _OLDEST_EVENT_SECONDS:
+                continue
+            try:
+                await self._cluster.create(event_object(run, event))
+            except ApiError as error:
+                if error.code == 0:
+                    raise
+                if not error.is_conflict:  # a namespace that is going away, an RBAC without events
+                    logger.warning("event %s of %s: %s", event.reason, run.name, error.message)
+            memory.told.add(event.key)
+
+    # and again
+
+    def _next_turn(self, planned: Plan, memory: _Memory, observed: Observed) -> float | None:
+        turns = [planned.requeue_after_seconds]
+        if observed.coordinator is not None or memory.document_read_at == observed.now:
+            turns.append(self._settings.poll_interval_seconds)
+        if memory.refusals:
+            turns.append(RETRY_SECONDS)
+        return min((turn for turn in turns if turn is not None), default=None)
+
+
+def _pods(objects: Mapping[ObjectKey, KubernetesObject]) -> list[KubernetesObject]:
+    return [body for key, body in objects.items() if key.kind == "Pod"]
+
+
+def _is_running_coordinator(pod: KubernetesObject) -> bool:
+    """Others are not asked: their names do not resolve, and a pass would wait for nothing."""
+    is_coordinator = pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == "coordinator"
+    return bool(is_coordinator and pod.get("status", {}).get("phase") == "Running")
+
+
+def _digest(wanted: KubernetesObject) -> str:
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,47 @@
+"""Forms that only the API server sees: the status as JSON, Events. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from . import api
+from .api.status import RunStatus
+from .observed import Run
+from .planned import Event
+from .times import timestamp
+
+_MAX_EVENT_MESSAGE = 1024  # characters; the API server refuses more
+_COMPONENT = "pretrain-operator"
+
+
+def status_object(status: RunStatus) -> dict[str, Any]:
+    """camelCase, fields that are None left out."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def event_object(run: Run, event: Event) -> dict[str, Any]:
+    """Its name is a function of what it tells: telling it twice is refused as already there."""
+    digest = hashlib.sha256(f"{run.uid}/{event.key}".encode()).hexdigest()[:16]
+    time = timestamp(event.time)
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{run.name}.{digest}", "namespace": run.namespace},
+        "involvedObject": {
+            "apiVersion": api.API_VERSION,
+            "kind": api.KIND,
+            "name": run.name,
+            "namespace": run.namespace,
+            "uid": run.uid,
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:_MAX_EVENT_MESSAGE],
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+        "source": {"component": _COMPONENT},
+        "reportingComponent": _COMPONENT,
+        "reportingInstance": "",
+    }
