@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 
+from .. import reports
 from ..errors import stage_error
 from . import worker
 
@@ -23,6 +24,7 @@ def _exit_code() -> int:
 
 if __name__ == "__main__":
     code = _exit_code()
+    reports.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no waiting for threads that wait for peers which are gone

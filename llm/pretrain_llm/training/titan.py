@@ -74,7 +74,9 @@ class Trainer(torchtitan.trainer.Trainer):
             report(restored=RestoredReport(self.step, time.time()))
         asked_to_stop = self._stop.agreed()
         if not super().should_continue_training():
-            return False
+            # Ends train() here: what follows there only sleeps 2 s for the other ranks, and
+            # closing the checkpoints waits for them.
+            raise SystemExit(exit_codes.OK)
         if asked_to_stop:
             self._save_and_leave()
         self._stop.post()
