@@ -95,7 +95,10 @@ def _compile(programs: Path, log: Path) -> None:
     num_packages = len(go.run("list", "-deps", "./...").splitlines())
     stamps = linker_flags(kubernetes_version(_go_mod()))
     options = ["-trimpath", "-buildvcs=false", f"-ldflags={stamps}", f"-o={programs}/"]
-    with log.open("w") as output, go.popen("build", "-v", *options, "./...", output=output) as build:
+    with (
+        log.open("w") as output,
+        go.popen("build", "-v", *options, "./...", output=output) as build,
+    ):
         while not _ended(build):
             done = log.read_text().count("\n")
             seconds = time.monotonic() - began

@@ -6,6 +6,7 @@ It never moves a process: runc and the kubelet put the pods' processes in.
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .processes import ClusterError, wait_until
@@ -44,7 +45,7 @@ def remove(group: str) -> None:
     """Removes `group` and everything below it; the processes in it must have been killed."""
     for hierarchy in _mounted():
         top = hierarchy.mount / group
-        wait_until(lambda top=top: _removed(top), f"cgroup {top} to empty", 10)
+        wait_until(partial(_removed, top), f"cgroup {top} to empty", 10)
 
 
 def _mounted() -> list[Hierarchy]:

@@ -149,8 +149,11 @@ class Cluster:
             raise ClusterError("nodes are made of namespaces: run this as root")
         missing = [command for command in _COMMANDS if not shutil.which(command)]
         if missing:
-            raise ClusterError(f"not installed: {', '.join(missing)}; run hack/system-packages.sh")
+            names = ", ".join(missing)
+            raise ClusterError(f"not in PATH: {names}; run hack/system-packages.sh")
         for private in _PRIVATE_TO_NODES:
             if self.directory.is_relative_to(private):
-                raise ClusterError(f"--dir {self.directory} is below {private}, which every node "
-                                   "has for itself: name another directory")  # fmt: skip
+                raise ClusterError(
+                    f"--dir {self.directory} is below {private}, which every node has for itself: "
+                    "name another directory"
+                )

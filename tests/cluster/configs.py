@@ -189,6 +189,8 @@ def kube_proxy_config(kubeconfig_file: Path, node: str) -> str:
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
+            # The default of a second would be a second of refused connections to a fresh Service.
+            "nftables": {"minSyncPeriod": "100ms"},
             "clientConnection": {"kubeconfig": str(kubeconfig_file)},
             "clusterCIDR": POD_RANGE,
             "hostnameOverride": node,

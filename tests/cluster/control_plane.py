@@ -103,7 +103,8 @@ class ControlPlane:
     def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
         """What kubectl prints, as the administrator; raises ClusterError with what went wrong."""
         command = binaries.path("kubectl")
-        return processes.run(command, f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin)
+        ours = (f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.directory}/kubectl-cache")
+        return processes.run(command, *ours, *arguments, stdin=stdin)
 
     def write_kubeconfig(self, client: str, keys: Path, directory: Path) -> Path:
         """Writes <client>.kubeconfig for the key pair <client>.key, <client>.crt in `keys`."""

@@ -21,6 +21,8 @@ USER_ID = 65532
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _SEARCH_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+Config = dict[str, str | list[str]]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -50,9 +52,10 @@ def write(directory: Path, pause: Path) -> list[Path]:
     """Writes both images as archives that containerd imports; `pause` is the program."""
     directory.mkdir(exist_ok=True)
     pause_entries = [Entry("pause", content=pause.read_bytes())]
+    host_config: Config = {"User": f"{USER_ID}:{USER_ID}"}
     return [
         _archive(directory / "pause.tar", PAUSE_IMAGE, pause_entries, {"Entrypoint": ["/pause"]}),
-        _archive(directory / "host.tar", HOST_IMAGE, HOST_ENTRIES, {"User": f"{USER_ID}:{USER_ID}"}),
+        _archive(directory / "host.tar", HOST_IMAGE, HOST_ENTRIES, host_config),
     ]
 
 
@@ -76,9 +79,7 @@ def _header(entry: Entry) -> tarfile.TarInfo:
     return header
 
 
-def _archive(
-    file: Path, reference: str, entries: Iterable[Entry], config: dict[str, str | list[str]]
-) -> Path:
+def _archive(file: Path, reference: str, entries: Iterable[Entry], config: Config) -> Path:
     content = layer(entries)
     digest = hashlib.sha256(content).hexdigest()
     document = {

@@ -1,7 +1,7 @@
 """The cluster's own network: everything lives in network namespaces, almost nothing on the host.
 
-    host ──veth── [ cluster namespace: bridge, control plane, CoreDNS ] ──veth── [ node ] ──veth── pod
-         198.18.S.254            198.18.S.1                             198.18.S.10+N     10.244.N.x
+    host ──veth── [ cluster: bridge, control plane, CoreDNS ] ──veth── [ node ] ──veth── pod
+     198.18.S.254           198.18.S.1                         198.18.S.10+N    10.244.N.x
 
 The host gets one interface and one /24, so that kubectl reaches the API server; the host's own
 firewall, forwarding and routes play no part. Nothing has a default route: nothing in the cluster

@@ -94,8 +94,8 @@ class Node:
         """Whether Kubernetes says that it is Ready; ClusterError if the node itself has ended."""
         if not self.is_on():
             log = self.control_plane.directory / "logs" / f"{self.name}.log"
-            raise ClusterError(f"{self.name} is off:\n{processes.last_lines(log)}\n(logs: {log}, "
-                               f"{self.directory}/*.log)")  # fmt: skip
+            last = processes.last_lines(log)
+            raise ClusterError(f"{self.name} is off:\n{last}\n(see {log}, {self.directory}/*.log)")
         path = '{.status.conditions[?(@.type=="Ready")].status}'
         arguments = ("get", "node", self.name, "--ignore-not-found", f"--output=jsonpath={path}")
         return self.control_plane.kubectl(*arguments) == "True"
@@ -163,4 +163,5 @@ def cni_binaries() -> Path:
     for folder in _CNI_FOLDERS:
         if os.access(f"{folder}/ptp", os.X_OK):
             return Path(folder)
-    raise ClusterError(f"no network plugin in {', '.join(_CNI_FOLDERS)}: run hack/system-packages.sh")
+    searched = ", ".join(_CNI_FOLDERS)
+    raise ClusterError(f"no network plugin in {searched}: run hack/system-packages.sh")

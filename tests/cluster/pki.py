@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .processes import run
 
-_EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+_CURVE = "ec_paramgen_curve:prime256v1"
+_EC_KEY = ("-newkey", "ec", "-pkeyopt", _CURVE, "-nodes")
 # The distribution's own openssl.cnf marks every self-made certificate as an authority.
 _CONFIG = "[req]\ndistinguished_name = name\n[name]\n"
 
@@ -56,15 +57,12 @@ def _certificate(
     directory: Path, name: str, subject: str, extensions: list[str], authority: Sequence[str]
 ) -> None:
     added = [word for extension in extensions for word in ("-addext", extension)]
-    run(
-        *("openssl", "req", "-x509", "-config", directory / "openssl.cnf", *_EC_KEY, *authority),
-        *("-days", "3650", "-subj", subject, *added),
-        *("-keyout", directory / f"{name}.key", "-out", directory / f"{name}.crt"),
-    )
+    request = ["openssl", "req", "-x509", "-config", f"{directory}/openssl.cnf", *_EC_KEY]
+    output = ["-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.crt"]
+    run(*request, *authority, "-days", "3650", "-subj", subject, *added, *output)
 
 
 def _service_account_key(directory: Path) -> None:
     key = directory / "service-account.key"
-    run("openssl", "genpkey", "-algorithm", "EC", *_EC_KEY[2:3], "ec_paramgen_curve:prime256v1",
-        "-out", key)  # fmt: skip
+    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", _CURVE, "-out", key)
     run("openssl", "pkey", "-in", key, "-pubout", "-out", directory / "service-account.pub")

@@ -181,7 +181,7 @@ def _stat_line(pid: int) -> str:
 
 
 def _fields(stat_line: str) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; the second may contain blanks and brackets."""
+    """The fields of /proc/PID/stat from the third on; the second may have blanks and brackets."""
     return stat_line.rpartition(")")[2].split()
 
 

@@ -77,7 +77,7 @@ def _environment_with(requirement: str) -> Path:
             announce(f"installing {requirement}")
             shutil.rmtree(environment, ignore_errors=True)
             run(sys.executable, "-m", "venv", environment)
-            pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-            run(*pip, requirement)
+            options = ("--quiet", "--disable-pip-version-check")
+            run(environment / "bin" / "pip", "install", *options, requirement)
             complete.touch()
     return environment
