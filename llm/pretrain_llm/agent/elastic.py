@@ -3,8 +3,7 @@
 SimpleElasticAgent's loop joins a round, starts the workers, watches them, and does so again. What
 LocalElasticAgent would add is replaced, and so it is not the base (see workers.py):
 
-_start_workers     forks warm, tells workers the round (torch's restart count names their store
-                   prefix, so it is the round's number)
+_start_workers     forks warm, with torch's variables and ours
 _monitor_workers   sleeps until something happens, tells faults before anything is stopped, and
                    waits for the whole run to finish, because a round can still break then
 _stop_workers      kills at once: a broken round's workers have nothing left to say

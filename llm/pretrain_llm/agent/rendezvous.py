@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from torch.distributed import DistError, PrefixStore, TCPStore
+from torch.distributed import DistError, TCPStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousGracefulExitError,
     RendezvousHandler,
@@ -65,9 +65,8 @@ class CoordinatorRendezvous(RendezvousHandler):
         rank = view.rank(self._settings.agent)
         assert rank is not None
         logger.info("round %d: rank %d of %d", view.round, rank, len(view.members))
-        prefixed = PrefixStore(f"round-{view.round}", store)
         address = RendezvousStoreInfo(master_addr=host, master_port=port)
-        return RendezvousInfo(prefixed, rank, len(view.members), address)
+        return RendezvousInfo(store, rank, len(view.members), address)
 
     def num_nodes_waiting(self) -> int:
         """torch's question; 1 makes it stop the workers and come to the next rendezvous."""
@@ -79,7 +78,7 @@ class CoordinatorRendezvous(RendezvousHandler):
 
     @property
     def use_agent_store(self) -> bool:
-        """Workers meet in the coordinator's store, under a prefix that names the round."""
+        """Workers meet in the coordinator's store, which is empty when a round starts."""
         return True
 
     def get_run_id(self) -> str:

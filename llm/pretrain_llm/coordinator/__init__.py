@@ -3,7 +3,8 @@
 It never touches a checkpoint or the Kubernetes API, and losing it costs nothing: workers keep
 stepping, and a new one goes on from what the agents report. docs/rounds.md draws the rules.
 
-__main__   starts the store, the server and the clock       (the only importer of torch)
+__main__   starts the store, the server and the clock       (shell)
+store      an empty store for every round                   (the only importer of torch)
 server     HTTP: decodes, locks, answers                    (shell)
 metrics    Prometheus families of a status document         (prometheus_client)
 ledger     all that is known of the run; folds reports into it              (pure)

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import uuid
-from datetime import timedelta
 from types import FrameType
 
 from ..contract import codec, config, environment, exit_codes
@@ -22,8 +21,6 @@ from . import ledger
 from .ledger import Identity
 from .rounds import Policy
 from .server import Coordinator, Server
-
-STORE_TIMEOUT = timedelta(seconds=300)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,23 +42,11 @@ def main() -> int:
         return exit_codes.BAD_INPUT
     policy = Policy(run.nodes.count, run.nodes.spares, lease_seconds=options.lease_seconds)
     identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
-    store = start_store(options.store_port)
-    serve(Coordinator(ledger.opened(identity, policy, time.time())), options.http_port)
-    del store  # it serves from a thread of its own for as long as it is referenced
+    from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start
+
+    opened = ledger.opened(identity, policy, time.time())
+    serve(Coordinator(opened, RoundStore(options.store_port).renew), options.http_port)
     return exit_codes.OK
-
-
-def start_store(port: int) -> object:
-    """torch's key-value store, over which a round's workers find each other."""
-    from torch.distributed import TCPStore  # slow, and only wanted here
-
-    return TCPStore(
-        "0.0.0.0",  # noqa: S104  a pod serves its network
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=STORE_TIMEOUT,
-    )
 
 
 def serve(coordinator: Coordinator, port: int) -> None:
@@ -72,8 +57,17 @@ def serve(coordinator: Coordinator, port: int) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    threading.Thread(target=coordinator.run_clock, daemon=True).start()
+    threading.Thread(target=run_clock, args=(coordinator,), daemon=True).start()
     server.serve_forever()
+
+
+def run_clock(coordinator: Coordinator) -> None:
+    """Ticks for ever. Without its clock a coordinator is no use: the pod starts a new one."""
+    try:
+        coordinator.run_clock()
+    except Exception:
+        logging.exception("the clock stopped")
+        os._exit(exit_codes.ERROR)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def ticked(ledger: Ledger, now: float) -> Ledger:
     return _settled(ledger, replace(ledger, rounds=rounds.ticked(ledger.rounds, now)), now)
 
 
+def hung_up(ledger: Ledger, agent: str, now: float) -> Ledger:
+    return replace(ledger, rounds=rounds.hung_up(ledger.rounds, agent, now))
+
+
+def names_a_round(before: Ledger, after: Ledger) -> bool:
+    """Whether `after` has a new round of this coordinator's own."""
+    old, new = before.rounds.round, after.rounds.round
+    return new is not None and not new.adopted and (old is None or old.number != new.number)
+
+
 def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
     current = ledger.rounds.round
     return RoundView(
@@ -148,9 +158,8 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
 def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:
     """Incidents follow the rounds; agents hear of every change through the revision."""
     after = _with_lost_agents(_with_incident(after), now)
-    old, new = before.rounds.round, after.rounds.round
-    if new and not new.adopted and (old is None or old.number != new.number):
-        after = replace(after, recoveries=incidents.with_round(after.recoveries, new))
+    if names_a_round(before, after) and (formed := after.rounds.round):
+        after = replace(after, recoveries=incidents.with_round(after.recoveries, formed))
     if rounds.view_key(before.rounds) == rounds.view_key(after.rounds):
         return after
     return replace(after, revision=before.revision + 1)

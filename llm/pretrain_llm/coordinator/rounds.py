@@ -28,6 +28,7 @@ class Policy:
     nodes: int  # agents in a round
     spares: int
     lease_seconds: float = 3.0  # six reports
+    hang_up_seconds: float = 1.0  # the lease of an agent whose connection ended: its process died
     settle_seconds: float = 10.0  # a new coordinator listens for a running round before naming one
     adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
     save_seconds: float = 60.0  # a draining round is broken after this
@@ -43,6 +44,7 @@ class Agent:
     seen_at: float
     round: int  # the newest it took part in
     saved: bool  # its workers ended that round with exit_codes.SAVED
+    hung_up_at: float | None = None  # its connection ended, and no report has come since
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,14 @@ def reported(state: State, report: AgentReport, now: float) -> State:
     if before and before.incarnation != agent.incarnation and _is_member(state, agent.name):
         return broken(state, Break(now, status.AGENT_RESTARTED, agent.name))
     return state
+
+
+def hung_up(state: State, name: str, now: float) -> State:
+    """The state after an agent's connection ended: a live agent comes back with a new one."""
+    agent = state.agents.get(name)
+    if agent is None:
+        return state
+    return replace(state, agents={**state.agents, name: replace(agent, hung_up_at=now)})
 
 
 def faulted(state: State, agent: str, round_number: int, now: float) -> State:
@@ -229,7 +239,7 @@ def lease_ended(state: State, name: str, now: float) -> bool:
     agent, policy = state.agents.get(name), state.policy
     if agent is None:
         return now > state.round.known_since + policy.adoption_seconds
-    return agent.state not in (FINISHED, LEFT) and now > agent.seen_at + policy.lease_seconds
+    return agent.state not in (FINISHED, LEFT) and not is_live(agent, policy, now)
 
 
 def _is_drained(state: State, now: float) -> bool:
@@ -291,7 +301,10 @@ def ranked(last: tuple[str, ...], waiting: Iterable[Agent], nodes: int) -> tuple
 
 
 def is_live(agent: Agent, policy: Policy, now: float) -> bool:
-    return agent.state != LEFT and now <= agent.seen_at + policy.lease_seconds
+    ends_at = agent.seen_at + policy.lease_seconds
+    if agent.hung_up_at is not None:
+        ends_at = min(ends_at, agent.hung_up_at + policy.hang_up_seconds)
+    return agent.state != LEFT and now <= ends_at
 
 
 def back_off_seconds(barren_rounds: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,10 +31,14 @@ class AttemptMismatchError(Exception):
 
 
 class Coordinator:
-    """The ledger behind a lock; waiters are woken when the agents' view changes."""
+    """The ledger behind a lock; waiters are woken when the agents' view changes.
 
-    def __init__(self, opened: Ledger) -> None:
+    `renew_store` is called for every round that this coordinator names, before anybody hears of it.
+    """
+
+    def __init__(self, opened: Ledger, renew_store: Callable[[], None]) -> None:
         self._ledger = opened
+        self._renew_store = renew_store
         self._changed = threading.Condition()
 
     def report(self, report: AgentReport) -> RoundView:
@@ -55,6 +60,11 @@ class Coordinator:
             )
             return ledger.view(self._ledger)
 
+    def hang_up(self, agent: str) -> None:
+        """An agent's connection ended."""
+        with self._changed:
+            self._replace(ledger.hung_up(self._ledger, agent, time.time()))
+
     def status(self) -> StatusDocument:
         with self._changed:
             return ledger.status(self._ledger, time.time())
@@ -69,6 +79,8 @@ class Coordinator:
             time.sleep(TICK_SECONDS)
 
     def _replace(self, after: Ledger) -> None:
+        if ledger.names_a_round(self._ledger, after):
+            self._renew_store()
         before, self._ledger = self._ledger, after
         if before.revision != after.revision:
             logger.info("%s", _described(ledger.view(after)))
@@ -101,6 +113,12 @@ class RequestHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet for headers and body
     server: Server
+    reporter: str | None = None  # the agent whose reports come over this connection
+
+    def finish(self) -> None:
+        super().finish()
+        if self.reporter:
+            self.server.coordinator.hang_up(self.reporter)
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -125,12 +143,14 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, f"path: {self.path!r} is not served")
             return
         try:
-            view = self.server.coordinator.report(codec.from_json(AgentReport, body))
+            report = codec.from_json(AgentReport, body)
+            view = self.server.coordinator.report(report)
         except codec.DecodeError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except AttemptMismatchError as error:
             self._refuse(HTTPStatus.CONFLICT, str(error))
         else:
+            self.reporter = report.agent
             self._answer_json(view)
 
     def _answer_view(self, query: dict[str, list[str]]) -> None:
