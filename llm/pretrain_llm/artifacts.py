@@ -95,7 +95,10 @@ def read_manifest(folder: Path) -> ArtifactManifest | None:
 
 def finished(folder: Path, inputs_digest: str) -> StageResult | None:
     """The result of an earlier, whole execution of the same stage on the same inputs."""
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except codec.DecodeError:
+        return None
     if manifest is None or manifest.inputs_digest != inputs_digest:
         return None
     return None if mismatches(folder, manifest.files) else _result(folder, manifest)
@@ -103,21 +106,24 @@ def finished(folder: Path, inputs_digest: str) -> StageResult | None:
 
 def verified_manifest(folder: Path, *, field: str) -> ArtifactManifest:
     """The manifest of an artifact that is about to be used. Raises InputError."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise InputError(
-            "no finished artifact there",
-            field=field,
-            value=folder,
-            remedy="Let the stage that makes it finish, or name another one.",
-        )
-    problems = mismatches(folder, manifest.files)
+    try:
+        manifest = read_manifest(folder)
+        problems = mismatches(folder, manifest.files) if manifest else []
+    except codec.DecodeError as error:
+        problems = [f"{MANIFEST} is damaged: {error}"]
     if problems:
         raise InputError(
             "; ".join(problems[:3]),
             field=field,
             value=folder,
             remedy="Delete the folder; the stage that makes it then runs again.",
+        )
+    if manifest is None:
+        raise InputError(
+            "no finished artifact there",
+            field=field,
+            value=folder,
+            remedy="Let the stage that makes it finish, or name another one.",
         )
     return manifest
 

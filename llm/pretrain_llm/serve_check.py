@@ -19,10 +19,9 @@ from .contract import exit_codes
 from .contract.results import TerminationMessage
 from .errors import InputError, RunError, stage_error
 from .stage import leave_message
-from .tokenizer import TOKENIZER_CONFIG, check
+from .tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG, check
 
 CONFIG = "config.json"
-CHAT_TEMPLATE = "chat_template.jinja"
 
 _FIELD = "spec.serving"
 _REMEDY = "Delete the folder; the stage that makes it then runs again."
@@ -36,7 +35,7 @@ def check_folder(folder: Path) -> None:
     if not architectures:
         raise _unfit("names no architecture", folder / CONFIG)
     settings = _document(folder / TOKENIZER_CONFIG)
-    if not settings.get("chat_template") and not (folder / CHAT_TEMPLATE).is_file():
+    if not settings.get("chat_template") and not (folder / CHAT_TEMPLATE_FILE).is_file():
         raise InputError(
             "no chat template: the server could not answer a chat",
             field="spec.tokenizer",
@@ -66,7 +65,7 @@ def main(arguments: list[str]) -> int:
         return exit_codes.BAD_INPUT
     try:
         check_folder(Path(arguments[0]))
-    except (RunError, ValueError, OSError) as error:
+    except (RunError, OSError) as error:
         failure = stage_error(error)
         print(f"serve_check: {failure}", file=sys.stderr)
         leave_message(TerminationMessage(error=failure))

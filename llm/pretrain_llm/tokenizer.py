@@ -15,6 +15,7 @@ from .errors import InputError
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"  # wins over the template in the configuration
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"

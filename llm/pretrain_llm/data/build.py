@@ -21,7 +21,6 @@ from ..artifacts import (
     finished,
     fresh_folder,
     publish,
-    read_manifest,
     write_atomically,
     write_manifest,
 )
@@ -29,12 +28,13 @@ from ..contract import codec, config
 from ..contract.config import RunConfig
 from ..contract.manifests import ArtifactManifest
 from ..contract.results import StageResult
+from ..errors import InputError
 from ..tokenizer import fingerprint
 from . import packing
 from .chat import chat_set
 from .index import CHAT, INDEX, ShardIndex, open_shards, token_bytes
 from .packed import check_one_sample
-from .sources import SourceFile, source_files
+from .sources import SourceFile, UnreadableFileError, source_files
 from .tokenise import cpus, tokenise
 from .vocabulary import Vocabulary, check_fits, write_tokenizer
 
@@ -46,7 +46,15 @@ def build(run: RunConfig) -> StageResult:
     data, tokenizer = Path(run.layout.data), Path(run.layout.tokenizer)
     files = source_files(run)
     digest = inputs_digest(run, files)
-    result = already_there(data, tokenizer, digest) or _make(run, files, digest)
+    try:
+        result = already_there(data, tokenizer, digest) or _make(run, files, digest)
+    except UnreadableFileError as error:
+        raise InputError(
+            str(error),
+            field="spec.data.sources",
+            value=", ".join(source.path for source in run.data.sources),
+            remedy="Mend or remove the file, or state the format that it has.",
+        ) from error
     index = open_shards(data, fingerprint(tokenizer))
     check_fits(index.vocab_size, run.model.vocab_size)
     check_one_sample(index.train_tokens, run.training.sequence_length)
@@ -70,13 +78,14 @@ def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:
 
 def already_there(data: Path, tokenizer: Path, digest: str) -> StageResult | None:
     """The result of an earlier execution whose shards and tokenizer are whole."""
-    result, manifest = finished(data, digest), read_manifest(data)
-    if result is None or manifest is None:
+    result = finished(data, digest)
+    if result is None:
         return None
     try:
-        return result if fingerprint(tokenizer) == manifest.tokenizer_fingerprint else None
-    except (OSError, ValueError):
+        open_shards(data, fingerprint(tokenizer))
+    except (InputError, OSError, ValueError):
         return None
+    return result
 
 
 def metrics(index: ShardIndex, documents: packing.Documents) -> dict[str, float]:

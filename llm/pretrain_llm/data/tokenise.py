@@ -19,9 +19,8 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.tokens import DocumentTokenizer
 from tokenizers import Tokenizer
 
-from ..errors import InputError
 from ..tokenizer import TOKENIZER
-from .sources import SourceFile, UnreadableFileError, text_hash
+from .sources import SourceFile, text_hash
 
 MAX_TASKS = 64  # a constant, so that the order of documents does not hang on the machine
 BATCH_DOCUMENTS = 256  # tokenised at once; bounds the memory a task takes
@@ -51,7 +50,7 @@ class TokenisedTask:
 def tokenise(
     files: list[SourceFile], tokenizer: Path, eos: str, folder: Path, *, token_bytes: int
 ) -> list[TokenisedTask]:
-    """Raises InputError where a file turns out to be unreadable."""
+    """Raises UnreadableFileError."""
     tasks = min(len(files), MAX_TASKS)
     workers = min(tasks, cpus())
     os.environ["RAYON_NUM_THREADS"] = str(max(1, cpus() // workers))
@@ -65,15 +64,7 @@ def tokenise(
     )
     read = partial(_documents, files=files, folder=folder)
     logs = str(folder / "logs")
-    try:
-        LocalPipelineExecutor([read, step], tasks=tasks, workers=workers, logging_dir=logs).run()
-    except UnreadableFileError as error:
-        raise InputError(
-            str(error),
-            field="spec.data.sources",
-            value=", ".join(sorted({file.source.path for file in files})),
-            remedy="Mend or remove the file, or state the format that it has.",
-        ) from error
+    LocalPipelineExecutor([read, step], tasks=tasks, workers=workers, logging_dir=logs).run()
     return [_task(folder, rank, token_bytes) for rank in range(tasks)]
 
 

@@ -17,6 +17,7 @@ from ..contract.config import RunConfig
 from ..errors import InputError
 from ..tokenizer import (
     CHAT_TEMPLATE,
+    CHAT_TEMPLATE_FILE,
     END_OF_TEXT,
     PAD,
     SPECIAL_TOKENS,
@@ -50,7 +51,7 @@ def write_tokenizer(folder: Path, run: RunConfig, files: list[SourceFile]) -> Vo
     check_fits(tokenizer.get_vocab_size(), run.model.vocab_size)
     tokenizer.save(str(folder / TOKENIZER))
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
-    eos = _token_text(settings["eos_token"])
+    eos = settings["eos_token"]
     return Vocabulary(tokenizer.get_vocab_size(), eos, tokenizer.token_to_id(eos))
 
 
@@ -103,10 +104,13 @@ def _check_trained_size(vocab_size: int, model_vocab_size: int) -> None:
 def _loaded(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
     """The tokenizer of a folder, with what it lacks for documents and chat."""
     tokenizer = _read(folder)
-    path = folder / TOKENIZER_CONFIG
-    settings = _settings(json.loads(path.read_bytes()) if path.is_file() else {})
+    path, template = folder / TOKENIZER_CONFIG, folder / CHAT_TEMPLATE_FILE
+    given = json.loads(path.read_bytes()) if path.is_file() else {}
+    if template.is_file():  # where newer libraries keep it
+        given["chat_template"] = template.read_text()
+    settings = _settings(given)
     own_chat = settings["chat_template"] != CHAT_TEMPLATE
-    needed = [_token_text(settings[name]) for name in ("eos_token", "pad_token")]
+    needed = [settings["eos_token"], settings["pad_token"]]
     missing = needed if own_chat else [*SPECIAL_TOKENS, *needed]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in missing])
     return tokenizer, settings
@@ -127,14 +131,15 @@ def _read(folder: Path) -> Tokenizer:
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
     """tokenizer_config.json: what is given wins, but a token that is null counts as missing."""
-    ours = {
+    ours: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "eos_token": END_OF_TEXT,
         "pad_token": PAD,
         "chat_template": CHAT_TEMPLATE,
     }
-    return ours | {name: value for name, value in given.items() if value is not None}
+    settings = ours | {name: value for name, value in given.items() if value is not None}
+    return settings | {name: _token_text(settings[name]) for name in ("eos_token", "pad_token")}
 
 
 def _token_text(token: str | dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ from .dataset import Conversation, conversations
 # Method of the API -> its module here, imported on use; each has train(job) -> metrics.
 METHODS = {"SFT": "sft"}
 
-TOKENIZER_FILES = (tokenizer.TOKENIZER, tokenizer.TOKENIZER_CONFIG, "chat_template.jinja")
+TOKENIZER_FILES = (tokenizer.TOKENIZER, tokenizer.TOKENIZER_CONFIG, tokenizer.CHAT_TEMPLATE_FILE)
 
 
 @dataclass(frozen=True)
