@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import ClusterError, run
+from .processes import ClusterError, identify, kill, run
 
 POD_RANGE = "10.244.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -93,8 +93,14 @@ def set_cable(network: Network, node: str, *, plugged: bool) -> None:
 
 
 def remove(namespace: str) -> None:
-    """Removes one namespace with every interface in it, whatever state it was left in."""
+    """Removes one namespace with every interface and process in it, in whatever state it is.
+
+    The processes were killed by their record already, unless the run directory was deleted under
+    them; living in this namespace proves that they are the cluster's.
+    """
     if Path("/run/netns", namespace).exists():
+        inhabitants = run("ip", "netns", "pids", namespace).split()
+        kill(filter(None, (identify(int(pid)) for pid in inhabitants)))
         run("ip", "netns", "del", namespace)
 
 

@@ -115,8 +115,12 @@ def children(process: Process) -> list[Process]:
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     except FileNotFoundError:
         return []
-    found = [_process_of(_stat_line(int(pid))) for pid in listed.split()]
-    return [child for child in found if child]
+    return list(filter(None, (identify(int(pid)) for pid in listed.split())))
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this id now."""
+    return _process_of(_stat_line(pid))
 
 
 def is_running(process: Process) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .processes import ClusterError, children, kill, recorded
+from .processes import ClusterError, announce, children, kill, recorded
 
 _MARKER = ".pretrain-cluster"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
@@ -77,5 +77,9 @@ def exclusive(lock: Path) -> Iterator[None]:
     """Holds an advisory lock that ends with this process, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce(f"waiting for another command that holds {lock}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,7 @@
 """The local cluster itself: what every other end-to-end test takes for granted."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,19 @@ def test_second_cluster_beside_the_first_comes_and_goes_without_touching_it(
     assert traces(beside.directory) == []
     cluster.await_ready()
     assert cluster.kubectl("get", "pods", "--output=name") == own_pods
+
+
+def test_down_after_its_directory_was_deleted_still_leaves_nothing(tmp_path: Path) -> None:
+    cluster = Cluster("deleted", tmp_path / "deleted")
+    cluster.up(nodes=1)
+    shutil.rmtree(cluster.directory, ignore_errors=True)
+    left = traces(cluster.directory)
+
+    cluster.down()
+    shutil.rmtree(cluster.directory, ignore_errors=True)  # what was written during the deletion
+
+    assert any("etcd" in line for line in left)
+    assert traces(cluster.directory) == []
 
 
 @pytest.mark.parametrize("last_started", ["kube-apiserver", "node-1"])
