@@ -31,12 +31,16 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 _WAIT_FOR_CRD_SECONDS = 2.0
+_NOISY_LOGGERS = ("kopf.objects", "kopf.activities", "aiohttp.access")  # a line for each event
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     log_format = {"json": kopf.LogFormat.JSON, "plain": kopf.LogFormat.FULL}[options.log_format]
     kopf.configure(verbose=options.verbose, log_format=log_format)
+    if not options.verbose:
+        for noisy in _NOISY_LOGGERS:
+            logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = read_settings(options.settings)
         asyncio.run(run(options, settings))

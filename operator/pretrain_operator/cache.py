@@ -131,10 +131,11 @@ def _id(body: KubernetesObject) -> _Id:
 def _owner(body: KubernetesObject) -> RunKey | None:
     """The run that an object belongs to by its label; a run belongs to itself."""
     metadata = body["metadata"]
-    name = (
-        metadata["name"] if body["kind"] == api.KIND else metadata.get("labels", {}).get(RUN_LABEL)
-    )
-    return RunKey(metadata["namespace"], name) if name and "namespace" in metadata else None
+    if body["kind"] == "Node":
+        return None
+    is_run = body["kind"] == api.KIND
+    name = metadata["name"] if is_run else metadata.get("labels", {}).get(RUN_LABEL)
+    return RunKey(metadata["namespace"], name) if name else None
 
 
 def _version(body: KubernetesObject) -> int:

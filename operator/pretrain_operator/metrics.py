@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
@@ -41,6 +48,7 @@ class Metrics:
     """One registry of its own, so that two operators in one process do not meet."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self._runs: dict[RunKey, RunStatus] = {}
         Info("pretrain_operator_build", "Version.", registry=self.registry).info(

@@ -92,7 +92,7 @@ class Reconciler:
         observed = await self._observe(key, run, memory)
         planned = plan(run, observed, self._settings)
         status = with_refusals(planned.status, memory.refusals, observed.now)
-        if status != run.status and not await self._commit(key, body, status):
+        if status != run.status and not await self._commit(key, body, run, status):
             return 0.0
         self._metrics.show(key, status)
         await self._delete_all(key, planned, observed)
@@ -139,7 +139,9 @@ class Reconciler:
 
     # commit
 
-    async def _commit(self, key: RunKey, body: KubernetesObject, status: RunStatus) -> bool:
+    async def _commit(
+        self, key: RunKey, body: KubernetesObject, run: Run, status: RunStatus
+    ) -> bool:
         """False where the run has changed under us: then the cache has been brought up to date."""
         try:
             written = await self._cluster.replace_status({**body, "status": status_object(status)})
@@ -149,6 +151,8 @@ class Reconciler:
             await self._look_again(key, body)
             return False
         self._cache.put(written)
+        if (before := _state(run.status)) != (after := _state(status)):
+            logger.info("%s/%s: %s -> %s", *key, before, after)
         return True
 
     async def _look_again(self, key: RunKey, known: KubernetesObject) -> None:
@@ -177,11 +181,14 @@ class Reconciler:
                 continue
             try:
                 self._remember(memory, await self._cluster.apply(wanted))
+                logger.info("%s/%s: applied %s %s", *key, child.kind, child.name)
             except ApiError as error:
                 if not error.is_refusal:
                     raise
                 refusals[child] = Refusal(error.message, digest, now)
-                logger.warning("%s/%s: %s refused: %s", *key, child, error.message)
+                logger.warning(
+                    "%s/%s: %s %s refused: %s", *key, child.kind, child.name, error.message
+                )
         return refusals
 
     def _remember(self, memory: _Memory, applied: KubernetesObject) -> None:
@@ -203,6 +210,7 @@ class Reconciler:
             if not (error.is_not_found or error.is_conflict):
                 raise
             left = {}  # gone already, or another object has the name: not the one we meant
+        logger.info("%s/%s: deleted %s %s", *key, kind, name)
         if known is None:
             return
         if left.get("kind") == kind and left["metadata"].get("deletionTimestamp"):
@@ -246,6 +254,10 @@ def _is_running_coordinator(pod: KubernetesObject) -> bool:
     """Others are not asked: their names do not resolve, and a pass would wait for nothing."""
     is_coordinator = pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == "coordinator"
     return bool(is_coordinator and pod.get("status", {}).get("phase") == "Running")
+
+
+def _state(status: RunStatus) -> str:
+    return next((c.reason for c in status.conditions if c.type == "Succeeded"), "none")
 
 
 def _digest(wanted: KubernetesObject) -> str:
