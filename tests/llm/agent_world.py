@@ -182,6 +182,32 @@ class World:
             f"steps above {above} after round {after_round}",
         )
 
+    def recovered(self, broken_round: int) -> StatusDocument:
+        """Waits until the incident of `broken_round` is over."""
+        self.stepping(after_round=broken_round)
+        return self.seen(
+            lambda s: bool(s.incidents) and s.incidents[-1].first_step_seconds is not None,
+            f"the recovery of round {broken_round}",
+        )
+
+    def members(self) -> tuple[str, ...]:
+        """The agents of the running round, by rank."""
+
+        def look() -> tuple[str, ...] | None:
+            status = self.status()
+            ranked = [a for a in status.agents if a.rank is not None] if status else []
+            names = tuple(a.name for a in sorted(ranked, key=lambda a: a.rank or 0))
+            return names if len(names) == self.config.nodes.count else None
+
+        return eventually(look, "all members are known")
+
+    @staticmethod
+    def state(status: StatusDocument, name: str) -> str | None:
+        return next((agent.state for agent in status.agents if agent.name == name), None)
+
+    def kill_worker(self, name: str, local_rank: int) -> None:
+        os.kill(self.worker_pids(name)[local_rank], signal.SIGKILL)
+
     def worker_pids(self, name: str) -> list[int]:
         document = json.loads((self.folder / name / "workers.json").read_text())
         return [worker["pid"] for worker in document["workers"]]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
 from pretrain_llm import reports
 from pretrain_llm.contract import environment, exit_codes
 from pretrain_llm.contract.reports import RestoredReport, SavedReport, StepReport, WorkerReport

@@ -23,6 +23,7 @@ from .settings import Settings
 CONNECT_SECONDS = 2.0  # under the lease
 FIRST_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 1.0
+WATCH_RETRY_SECONDS = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Link:
                 connection.close()
                 known = -1
                 logger.debug("view: %s", error)
-                time.sleep(MAX_RETRY_SECONDS)
+                time.sleep(WATCH_RETRY_SECONDS)
             else:
                 known = view.revision
                 self._hear(view, None)

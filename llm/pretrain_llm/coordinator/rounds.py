@@ -64,7 +64,7 @@ class Round:
     known_since: float  # formed or adopted by this coordinator
     highest_step_before: int
     adopted: bool = False
-    draining_since: float | None = None
+    draining: Break | None = None  # the first member that let go, and when
     broken: Break | None = None
 
 
@@ -200,10 +200,12 @@ def _finished(state: State) -> State:
 
 
 def _draining(state: State, now: float) -> State:
-    if state.round is None or state.round.broken or state.round.draining_since is not None:
+    if state.round is None or state.round.broken or state.round.draining:
         return state
-    if any(_has_let_go(agent, state.round) for agent in _known_members(state)):
-        return replace(state, round=replace(state.round, draining_since=now))
+    for agent in _known_members(state):
+        if _has_let_go(agent, state.round):
+            first = Break(now, status.STOP_REQUESTED, agent.name)
+            return replace(state, round=replace(state.round, draining=first))
     return state
 
 
@@ -214,10 +216,8 @@ def break_reason(state: State, now: float) -> Break | None:
     for name in state.round.members:
         if evidence := _member_evidence(state, name, now):
             return Break(now, evidence, name)
-    if _is_drained(state, now):
-        gone = next(a.name for a in _known_members(state) if _has_let_go(a, state.round))
-        return Break(now, status.STOP_REQUESTED, gone)
-    return None
+    draining = state.round.draining
+    return replace(draining, time=now) if draining and _is_drained(state, draining, now) else None
 
 
 def _member_evidence(state: State, name: str, now: float) -> str | None:
@@ -242,10 +242,8 @@ def lease_ended(state: State, name: str, now: float) -> bool:
     return agent.state not in (FINISHED, LEFT) and not is_live(agent, policy, now)
 
 
-def _is_drained(state: State, now: float) -> bool:
-    if state.round is None or state.round.draining_since is None:
-        return False
-    if now > state.round.draining_since + state.policy.save_seconds:
+def _is_drained(state: State, draining: Break, now: float) -> bool:
+    if now > draining.time + state.policy.save_seconds:
         return True
     return not any(agent.state in (RUNNING, LEAVING) for agent in _known_members(state))
 
