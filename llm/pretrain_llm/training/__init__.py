@@ -3,6 +3,7 @@
 mesh           arithmetic of the parallel degrees                               pure
 preconditions  what must hold of a configuration before anything is built      pure
 inputs         the finished Data stage's folder, as the worker needs it
+documents      where packed documents start, and who sees whom
 titan          the adapter: RunConfig to torchtitan's Trainer, and its numbers to reports
 checkpointing  torchtitan's checkpoint manager, with manifests
 cpu            every difference between a CPU and an accelerator

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torchtitan.tools.utils
 
+from .documents import causal_within
+
 if TYPE_CHECKING:
     from torchtitan.protocols.model_spec import ModelSpec
 
@@ -169,15 +171,12 @@ def _attention_class() -> type:
 
 
 def document_mask(starts: Tensor, batch: int, length: int) -> Tensor | None:
-    """Which token sees which: shape (batch, 1, length, length), true where it does.
+    """The mask of `causal_within` from where documents start in the flattened batch, and its end.
 
-    `starts`: offsets of the documents in the flattened batch, with its end; each row starts one.
     None where every row is one document: plain causal attention, which is faster.
     """
     if starts.numel() == batch + 1:
         return None
-    first_of_document = torch.zeros(batch * length, dtype=torch.int32)
-    first_of_document[starts[:-1].long()] = 1
-    document = first_of_document.cumsum(0).view(batch, 1, length)
-    same = document[..., :, None] == document[..., None, :]
-    return same & torch.ones(length, length, dtype=torch.bool).tril()
+    is_first = torch.zeros(batch * length, dtype=torch.int32)
+    is_first[starts[:-1].long()] = 1
+    return causal_within(is_first.cumsum(0).view(batch, length))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import artifacts, tokenizer
-from ..contract.config import RunConfig
+from ..checkpoints.selection import Identity
+from ..contract.config import RunConfig, digest
 from ..contract.layout import Layout
 from ..data.index import ShardIndex, open_shards
 from ..errors import InputError
+from . import mesh
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Inputs:
 
 def open_inputs(run: RunConfig) -> Inputs:
     """Checks sizes and fingerprints, not checksums: every rank reads this. Raises InputError."""
-    index, digest = _finished_data(run.layout)
+    index, data_digest = _finished_data(run.layout)
     folder = Path(run.layout.tokenizer)
     tokenizer.check(folder, index.tokenizer_fingerprint, field="spec.tokenizer")
     if index.vocab_size > run.model.vocab_size:
@@ -32,7 +34,19 @@ def open_inputs(run: RunConfig) -> Inputs:
             value=run.model.vocab_size,
             remedy=f"Set it to {index.vocab_size} or more, or use a smaller tokenizer.",
         )
-    return Inputs(Path(run.layout.data), index, folder, digest)
+    return Inputs(Path(run.layout.data), index, folder, data_digest)
+
+
+def identity(run: RunConfig, inputs: Inputs) -> Identity:
+    return Identity(
+        model_fingerprint=run.model.fingerprint,
+        tokenizer_fingerprint=inputs.index.tokenizer_fingerprint,
+        data_digest=inputs.data_digest,
+        config_digest=digest(run),
+        samples_per_step=run.training.global_batch_size,
+        tokens_per_sample=run.training.sequence_length,
+        world_size=mesh.world_size(run.parallelism),
+    )
 
 
 def _finished_data(layout: Layout) -> tuple[ShardIndex, str]:

@@ -37,9 +37,8 @@ from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.tools import utils
 
 from .. import models
-from ..checkpoints.selection import Identity
 from ..contract import exit_codes
-from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig, WandbConfig, digest
+from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig, WandbConfig
 from ..contract.config import TrainingConfig as Training
 from ..contract.reports import RestoredReport, StepReport
 from ..data.index import ShardIndex
@@ -47,7 +46,8 @@ from ..data.packed import PackedDataset, step_samples
 from ..errors import InputError
 from . import cpu, mesh
 from .checkpointing import VerifiedCheckpoints
-from .inputs import Inputs
+from .documents import document_positions
+from .inputs import Inputs, identity
 from .reporting import report
 from .stopping import StopAgreement
 
@@ -132,8 +132,8 @@ class PackedLoader(BaseDataLoader):
         samples = np.stack([self._dataset.sample(position) for position in positions])
         tokens = torch.from_numpy(samples)
         inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        document_positions = positions_in_document(inputs, self._config.index.eos_id)
-        return {"input": inputs, "positions": document_positions}, labels
+        positions_in_document = document_positions(inputs, self._config.index.eos_id)
+        return {"input": inputs, "positions": positions_in_document}, labels
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -160,18 +160,6 @@ class PackedLoader(BaseDataLoader):
                 value=self._config.global_batch_size,
                 remedy="Use the batch size that the checkpoint was trained with.",
             )
-
-
-def positions_in_document(inputs: torch.Tensor, eos_id: int) -> torch.Tensor:
-    """Offset of each token in its document: a row starts one, and so does the token after EOS.
-
-    Shape (batch, sequence) of both.
-    """
-    offsets = torch.arange(inputs.shape[1]).expand_as(inputs)
-    is_first = torch.zeros_like(inputs, dtype=torch.bool)
-    is_first[:, 0] = True
-    is_first[:, 1:] |= inputs[:, :-1] == eos_id
-    return offsets - torch.where(is_first, offsets, 0).cummax(dim=1).values
 
 
 class Metrics(MetricsProcessor):
@@ -332,18 +320,6 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
         keep_latest_k=0,
         keep_latest=run.checkpoint.keep_latest,
         identity=identity(run, inputs),
-    )
-
-
-def identity(run: RunConfig, inputs: Inputs) -> Identity:
-    return Identity(
-        model_fingerprint=run.model.fingerprint,
-        tokenizer_fingerprint=inputs.index.tokenizer_fingerprint,
-        data_digest=inputs.data_digest,
-        config_digest=digest(run),
-        samples_per_step=run.training.global_batch_size,
-        tokens_per_sample=run.training.sequence_length,
-        world_size=mesh.world_size(run.parallelism),
     )
 
 

@@ -1,0 +1,107 @@
+"""The stage itself. Idempotent: a finished folder of the same checkpoint is returned as it is."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from .. import artifacts
+from ..checkpoints import folders
+from ..checkpoints.selection import Identity, check_origin
+from ..contract.config import RunConfig, digest
+from ..contract.manifests import ArtifactManifest, CheckpointManifest
+from ..contract.results import StageResult
+from ..errors import InputError
+from ..training.inputs import Inputs, identity, open_inputs
+
+STAGE = "Export"
+
+logger = logging.getLogger(__name__)
+
+
+def export(run: RunConfig) -> StageResult:
+    """Raises InputError, ParityError."""
+    inputs = open_inputs(run)
+    checkpoint = newest_intact(Path(run.layout.checkpoints), identity(run, inputs))
+    folder = Path(run.layout.export(checkpoint.step))
+    inputs_digest = _inputs_digest(run, inputs, checkpoint)
+    if result := artifacts.finished(folder, inputs_digest):
+        return result
+    shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+    folder.mkdir(parents=True)
+    metrics = _write_and_compare(run, inputs, checkpoint.step, folder)
+    manifest = ArtifactManifest(
+        stage=STAGE,
+        inputs_digest=inputs_digest,
+        tokenizer_fingerprint=checkpoint.tokenizer_fingerprint,
+        files=artifacts.entries(folder),
+        step=checkpoint.step,
+        source_digests=(_digest(checkpoint),),
+        metrics=metrics,
+        versions={name: version(name) for name in ("torch", "torchtitan", "transformers")},
+    )
+    return artifacts.write_manifest(folder, manifest)
+
+
+def newest_intact(root: Path, ours: Identity) -> CheckpointManifest:
+    """The newest checkpoint whose files are as its manifest says. Raises InputError."""
+    for item in folders.scan(root):
+        if item.manifest is None:
+            continue
+        check_origin(item.manifest, ours, str(root))
+        problems = artifacts.mismatches(folders.step_folder(root, item.step), item.manifest.files)
+        if not problems:
+            return item.manifest
+        logger.error("step %d is damaged, taking an older one: %s", item.step, problems[0])
+    raise InputError(
+        "no verified checkpoint there",
+        field="spec.checkpoint",
+        value=root,
+        remedy="Let training finish first.",
+    )
+
+
+def _write_and_compare(run: RunConfig, inputs: Inputs, step: int, folder: Path) -> dict[str, float]:
+    """The folder's files, and the metrics that prove them."""
+    from . import heldout, parity  # heavy: not needed where the export is there already
+    from .folder import copy_tokenizer, special_token_ids, write_configs, write_weights
+    from .trained import TrainedModel
+
+    model, length, dtype = run.model, run.training.sequence_length, run.export.dtype
+    sample = next(heldout.windows(inputs.folder, inputs.index, length))
+    trained = TrainedModel(model, length, Path(run.layout.checkpoint(step)))
+    trained_logits = trained.logits(sample.inputs, sample.positions)
+    weights = trained.weights()
+    write_weights(folder, weights, dtype)
+    write_configs(folder, model, length, dtype, special_token_ids(inputs.tokenizer, inputs.index))
+    copy_tokenizer(inputs.tokenizer, folder)
+
+    exported = parity.ExportedModel(folder)
+    exported.check_shapes(model)
+    exported.check_weights(weights, dtype)
+    bits_per_byte = heldout.bits_per_byte(exported.logits, inputs.folder, inputs.index, length)
+    exported.use_weights(weights)
+    return {
+        "logitsMaxAbsDiff": parity.check_logits(trained_logits, exported, sample),
+        "bitsPerByteHeldOut": bits_per_byte,
+        "parameters": exported.parameters,
+    }
+
+
+def _inputs_digest(run: RunConfig, inputs: Inputs, checkpoint: CheckpointManifest) -> str:
+    return digest(
+        {
+            "checkpoint": _digest(checkpoint),
+            "data": inputs.data_digest,
+            "model": asdict(run.model),
+            "sequenceLength": run.training.sequence_length,
+            "dtype": run.export.dtype,
+        }
+    )
+
+
+def _digest(checkpoint: CheckpointManifest) -> str:
+    return digest({entry.path: entry.sha256 for entry in checkpoint.files})
