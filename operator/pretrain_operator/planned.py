@@ -9,6 +9,8 @@ from typing import Any, Literal
 from .api.status import RunStatus
 from .observed import ObjectKey
 
+EventType = Literal["Normal", "Warning"]
+
 
 @dataclass(frozen=True)
 class Deletion:
@@ -22,7 +24,7 @@ class Event:
     """An Event's name is a function of what it tells, so telling it twice makes one Event."""
 
     key: str  # unique within the run, for example Incident-1-4
-    type: Literal["Normal", "Warning"]
+    type: EventType
     reason: str
     message: str
     time: float  # of what it tells

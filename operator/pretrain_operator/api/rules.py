@@ -8,6 +8,7 @@ Transition rules are the API server's alone: only it knows the old object.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -202,11 +203,12 @@ LATER_STAGES = (
 )
 
 MAX_NAME_LENGTH = 40  # the longest child is <run>-train-<attempt>-<slot>, a DNS label of 63
+NAME_PATTERN = re.compile(f"^[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?$")
 IDENTITY = (
     Rule(
         "name-fits-children",
         "",
-        f"self.metadata.name.matches('^[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?$')",
+        f"self.metadata.name.matches('{NAME_PATTERN.pattern}')",
         "metadata.name %s has %s characters; so that the names of its children fit, choose at most"
         f" {MAX_NAME_LENGTH} lower-case letters, digits and dashes, a letter first",
         ("self.metadata.name", "size(self.metadata.name)"),

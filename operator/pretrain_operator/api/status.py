@@ -36,6 +36,7 @@ class TrainingStatus(ApiModel):
     mfu: float | None = Field(None, description="Model FLOPs utilisation, 0 to 1.")
     nodes: int = Field(0, description="Node slots in the current round.")
     replayed_steps: int = Field(0, description="Steps run again after restarts.")
+    updated_at: str | None = Field(None, description="When these figures were written.")
     replayed_max_loss_difference: float = Field(
         0.0, description="Largest difference of the loss between two runs of one step."
     )
@@ -92,7 +93,7 @@ class Budgets(ApiModel):
     infrastructure: int = 0
     application: int = 0
     step: int = Field(0, description="Step that the run must pass to reset the counts.")
-    total: int = Field(0, description="Incidents of the whole run.")
+    total: int = Field(0, description="Faults charged in the whole run.")
 
 
 class StageTime(ApiModel):
@@ -128,12 +129,16 @@ class ServingStatus(ApiModel):
 class RunStatus(ApiModel):
     conditions: tuple[Condition, ...] = ()
     observed_generation: int = 0
+    state_since: str | None = Field(None, description="Since when the State is what it is.")
+    retries: int = Field(0, description="Times that a stopped run was changed and went on.")
     attempt: int = Field(0, description="Number of the training Job; 0: none yet.")
-    config_digest: str | None = Field(None, description="Of the configuration the attempt runs.")
+    attempt_time: str | None = Field(None, description="When the attempt was decided.")
+    config_digest: str | None = Field(None, description="Of what the attempt is made from.")
     training: TrainingStatus | None = None
     checkpoints: Checkpoints = Checkpoints()
     budgets: Budgets = Budgets()
     last_incident_round: int = Field(0, description="Of this attempt: those up to it are counted.")
+    last_incident_time: str | None = Field(None, description="Of the incident counted last.")
     incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
     artifacts: tuple[Artifact, ...] = Field((), max_length=MAX_ARTIFACTS)
     stages: tuple[StageTime, ...] = ()

@@ -1,0 +1,68 @@
+"""An object of the API server to a `Run` and back. Never raises for what a user can write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..observed import Run
+from ..times import epoch_seconds
+from .spec import RunSpec
+from .status import RunStatus
+
+_SHOWN_CHARACTERS = 80
+
+
+def run_from_object(body: Mapping[str, Any]) -> Run:
+    """A spec that does not have the agreed form becomes `spec_error`.
+
+    A status of another form (by hand, or of another version) counts as none: everything in it is
+    derived again, but for attempts and budgets, which start anew.
+    """
+    metadata = body["metadata"]
+    spec, error = _spec(body.get("spec"))
+    return Run(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", ""),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        resource_version=metadata.get("resourceVersion", ""),
+        created_at=epoch_seconds(metadata["creationTimestamp"])
+        if metadata.get("creationTimestamp")
+        else 0.0,
+        spec=spec,
+        spec_error=error,
+        status=_status(body.get("status")),
+        deleting=metadata.get("deletionTimestamp") is not None,
+    )
+
+
+def _spec(document: Any) -> tuple[RunSpec | None, str | None]:
+    try:
+        return RunSpec.model_validate(document), None
+    except ValidationError as error:
+        return None, _message(error)
+
+
+def _status(document: Any) -> RunStatus:
+    try:
+        return RunStatus.model_validate(document or {})
+    except ValidationError:
+        return RunStatus()
+
+
+def _message(error: ValidationError) -> str:
+    """The first thing that is wrong, with the number of others."""
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    value = "" if first["type"] == "missing" else f" {_shown(first['input'])}"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"spec{path}{value}: {first['msg']}; correct the field, docs/api.md lists it{others}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

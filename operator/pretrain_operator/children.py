@@ -1,0 +1,198 @@
+"""The children that a run should have, and those that it should not. Pure.
+
+Wanted objects are a function of (spec, status); which of them need a call is a function of what was
+observed: an object whose digest is unchanged costs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pretrain_llm.contract.config import RunConfig
+
+from . import config, names, pod_facts, stages
+from .api.status import RunStatus
+from .case import Case
+from .conditions import is_stopped
+from .manifests import inputs, later, serving, storage, training
+from .manifests.jobs import with_suspend
+from .manifests.metadata import Object, annotation, component
+from .observed import KubernetesObject, ObjectKey
+from .planned import Deletion
+from .settings import Settings
+from .stages import Stage
+
+_STAGE_COMPONENTS = ("data", "export", "postTraining")
+
+
+def wanted(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
+    """In the order in which they are applied. Raises SpecError where a pod has no image."""
+    objects: list[Object] = []
+    if (claim := storage.claim(case.run)) is not None:
+        objects.append(claim)
+    stage = stages.current(case.spec, status)
+    if stage is not None and stage.kind == "Training":
+        objects += _training(case, status, settings)
+    elif stage is not None and stage.kind != "Serving":
+        objects += _stage(case, status, stage, settings)
+    if (made := stages.served(case.spec, status)) is not None:
+        objects += [serving.service(case.run), serving.deployment(case.run, settings, made.path)]
+    return objects
+
+
+def is_halted(case: Case, status: RunStatus) -> bool:
+    """Whether pods that hold devices should go."""
+    return case.spec.suspend or is_stopped(status)
+
+
+def _stage(case: Case, status: RunStatus, stage: Stage, settings: Settings) -> list[Object]:
+    job = stages.stage_job(case, status, stage)
+    suspend = is_halted(case, status)
+    return [
+        inputs.config_map(case.run, job.config),
+        later.stage_job(case.run, job, settings, suspend=suspend),
+    ]
+
+
+def _training(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
+    run, common = case.run, config.before_post_training(case.config)
+    if status.attempt == 0:
+        return []
+    objects = [inputs.config_map(run, common)]
+    if _needs_coordinator(case, status):
+        objects += [
+            training.coordinator_service(run),
+            training.coordinator(run, common, settings, status.attempt),
+        ]
+    return [*objects, training.training_service(run), _job(case, common, status, settings)]
+
+
+def _job(case: Case, common: RunConfig, status: RunStatus, settings: Settings) -> Object:
+    return training.training_job(
+        case.run,
+        common,
+        settings,
+        attempt=status.attempt,
+        inputs=status.config_digest or "",
+        suspend=is_halted(case, status),
+    )
+
+
+def _needs_coordinator(case: Case, status: RunStatus) -> bool:
+    """Agents that are saving still need it."""
+    return not is_halted(case, status) or bool(case.live_pods("training"))
+
+
+# What needs a call
+
+
+def applied(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Object]:
+    """Of the wanted objects those that are not there as they should be."""
+    for desired in objects:
+        key = ObjectKey(desired["kind"], desired["metadata"]["name"])
+        found = case.observed.objects.get(key)
+        if desired["kind"] == "Job":
+            yield from _applied_job(case, status, desired, found)
+        elif desired["kind"] == "PersistentVolumeClaim":
+            if found is None:
+                yield desired
+        elif found is None or _has_drifted(desired, found):
+            yield desired
+
+
+def _applied_job(
+    case: Case, status: RunStatus, desired: Object, found: KubernetesObject | None
+) -> Iterator[Object]:
+    suspend = desired["spec"]["suspend"]
+    if found is None:
+        if not suspend and not _is_blocked(case, status, desired):
+            yield desired
+        return
+    if pod_facts.is_deleting(found) or pod_facts.is_finished(found) or _is_stale(desired, found):
+        return
+    if bool(found["spec"].get("suspend", False)) != suspend:
+        yield with_suspend(found, suspend)
+
+
+def _is_blocked(case: Case, status: RunStatus, desired: Object) -> bool:
+    """Two attempts never live at once: the pods of the last one must be gone first."""
+    if component(desired) != training.COMPONENT:
+        return False
+    own = str(status.attempt)
+    labels = (pod["metadata"]["labels"] for pod in case.live_pods(training.COMPONENT))
+    return any(label.get(names.ATTEMPT_LABEL) != own for label in labels) or any(
+        not pod_facts.is_finished(job) for job in _older_attempts(case, status)
+    )
+
+
+def _has_drifted(desired: Object, found: KubernetesObject) -> bool:
+    """Another form is wanted, or somebody scaled it by hand."""
+    if annotation(found, names.APPLIED_ANNOTATION) != annotation(desired, names.APPLIED_ANNOTATION):
+        return True
+    replicas = desired.get("spec", {}).get("replicas")
+    return replicas is not None and found["spec"].get("replicas") != replicas
+
+
+def _is_stale(desired: Object, found: KubernetesObject) -> bool:
+    name = names.INPUTS_ANNOTATION
+    return annotation(found, name) != annotation(desired, name)
+
+
+# What should not be there
+
+
+def deleted(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Deletion]:
+    yield from _stuck_pods(case)
+    yield from (_deletion(job) for job in _older_attempts(case, status))
+    yield from _stale_stage_jobs(case, objects)
+    kept = {ObjectKey(item["kind"], item["metadata"]["name"]) for item in objects}
+    for kind in ("Deployment", "Service"):
+        for item in case.observed.of_kind(kind):
+            if ObjectKey(kind, item["metadata"]["name"]) not in kept:
+                yield from _unless_deleting(item)
+
+
+def _older_attempts(case: Case, status: RunStatus) -> list[KubernetesObject]:
+    own = names.training_job(case.run.name, status.attempt)
+    return [
+        job
+        for job in case.observed.of_kind("Job")
+        if component(job) == training.COMPONENT
+        and job["metadata"]["name"] != own
+        and not pod_facts.is_deleting(job)
+    ]
+
+
+def _stale_stage_jobs(case: Case, objects: list[Object]) -> Iterator[Deletion]:
+    """Made from other inputs, or finished without a word left; of finished stages all are kept."""
+    by_name = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Job"}
+    for job in case.observed.of_kind("Job"):
+        if component(job) not in _STAGE_COMPONENTS or pod_facts.is_deleting(job):
+            continue
+        desired = by_name.get(job["metadata"]["name"])
+        if desired is None:
+            if not pod_facts.is_finished(job):
+                yield _deletion(job)
+        elif _is_stale(desired, job) or stages.is_lost(case, job):
+            yield _deletion(job)
+
+
+def _stuck_pods(case: Case) -> Iterator[Deletion]:
+    """A pod on a dead node stays Terminating, and the Job does not replace it before it is gone."""
+    for pod in case.observed.of_kind("Pod"):
+        node = pod_facts.node_name(pod)
+        if not pod_facts.is_deleting(pod) or node is None or not case.observed.nodes:
+            continue
+        found = case.observed.nodes.get(node)
+        if found is None or not pod_facts.holds(found, "Ready"):
+            yield _deletion(pod, grace_seconds=0)
+
+
+def _unless_deleting(item: KubernetesObject) -> Iterator[Deletion]:
+    if not pod_facts.is_deleting(item):
+        yield _deletion(item)
+
+
+def _deletion(item: KubernetesObject, grace_seconds: int | None = None) -> Deletion:
+    metadata = item["metadata"]
+    return Deletion(ObjectKey(item["kind"], metadata["name"]), grace_seconds, metadata.get("uid"))

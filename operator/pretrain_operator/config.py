@@ -1,0 +1,304 @@
+"""The specification with every default resolved: what pods read as run.json. Pure.
+
+Checks again, in Python, every rule that the CRD says in CEL (same names, see api.rules), so that
+an API server with an older CRD does no harm; and what the CRD cannot say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pretrain_llm.contract import config as contract
+from pretrain_llm.contract.environment import VOLUME_PATH
+
+from .api.rules import NAME_PATTERN
+from .api.spec import Data, Model, Nodes, RunSpec, Training
+from .observed import Run
+
+
+class SpecError(ValueError):
+    """The user must change the spec: which field, what was found, and what to do."""
+
+    def __init__(self, rule: str, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field} {value}: {remedy}")
+        self.rule = rule
+
+
+def run_config(run: Run) -> contract.RunConfig:
+    """Raises SpecError for the first rule that the spec breaks."""
+    assert run.spec is not None
+    error = next(violations(run.name, run.spec), None)
+    if error is not None:
+        raise error
+    return _resolved(run.name, run.spec)
+
+
+def before_post_training(config: contract.RunConfig) -> contract.RunConfig:
+    """What data, training and export read: editing a later stage does not disturb them."""
+    return replace(config, post_training=())
+
+
+def for_post_training(config: contract.RunConfig, name: str) -> contract.RunConfig:
+    entries = tuple(entry for entry in config.post_training if entry.name == name)
+    return replace(config, post_training=entries)
+
+
+# Rules
+
+
+def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
+    yield from _name_violations(name)
+    yield from _model_violations(spec.model)
+    yield from _input_violations(spec)
+    yield from _training_violations(spec.training)
+    yield from _mesh_violations(spec)
+    yield from _pipeline_violations(spec)
+    yield from _post_training_violations(spec)
+    yield from _serving_violations(spec)
+
+
+def _name_violations(name: str) -> Iterator[SpecError]:
+    if not NAME_PATTERN.fullmatch(name):
+        yield SpecError(
+            "name-fits-children",
+            "metadata.name",
+            f"{name} ({len(name)} characters)",
+            "so that the names of its children fit, choose at most 40 lower-case letters, digits"
+            " and dashes, a letter first",
+        )
+
+
+def _model_violations(model: Model) -> Iterator[SpecError]:
+    heads, kv_heads = model.num_heads, model.num_kv_heads
+    if model.dim % heads:
+        remedy = f"choose a multiple of numHeads {heads}"
+        yield SpecError("heads-divide-dim", "spec.model.dim", model.dim, remedy)
+    elif model.dim // heads % 2:
+        remedy = f"dim / numHeads is {model.dim // heads}, but rotary embeddings need it even"
+        yield SpecError("head-dim-even", "spec.model.numHeads", heads, remedy)
+    if kv_heads is not None and heads % kv_heads:
+        remedy = f"choose a divisor of numHeads {heads}"
+        yield SpecError("kv-heads-divide-heads", "spec.model.numKVHeads", kv_heads, remedy)
+
+
+def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
+    train, path = spec.tokenizer.train, spec.tokenizer.path
+    if (train is None) == (path is None):
+        found = "train and path are both set" if train else "neither train nor path is set"
+        yield SpecError("tokenizer-one-source", "spec.tokenizer", found, "set exactly one of them")
+    if train is not None and train.vocab_size > spec.model.vocab_size:
+        remedy = f"exceeds model.vocabSize {spec.model.vocab_size}; raise the model's or lower it"
+        field = "spec.tokenizer.train.vocabSize"
+        yield SpecError("tokenizer-fits-model", field, train.vocab_size, remedy)
+    if (name := _repeated([source.name for source in spec.data.sources])) is not None:
+        yield SpecError("sources-unique", "spec.data.sources", name, "give each its own name")
+
+
+def _training_violations(training: Training) -> Iterator[SpecError]:
+    if (training.steps is None) == (training.tokens is None):
+        found = "steps and tokens are both missing"
+        if training.steps is not None:
+            found = f"steps {training.steps} and tokens {training.tokens} are both set"
+        yield SpecError("length-one-unit", "spec.training", found, "set exactly one of them")
+    wandb = training.wandb
+    if wandb is not None and wandb.mode == "online" and wandb.api_key_secret is None:
+        remedy = "name a Secret in wandb.apiKeySecret, or choose mode offline"
+        yield SpecError("wandb-online-has-key", "spec.training.wandb.mode", "online", remedy)
+
+
+def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
+    mesh, world = spec.parallelism, world_size(spec.nodes)
+    field = "spec.parallelism"
+    if mesh.data_parallel_shard == 0:
+        remedy = "set a positive number, or -1 for the rest"
+        yield SpecError("shard-degree-not-zero", f"{field}.dataParallelShard", 0, remedy)
+    model_ranks = mesh.tensor_parallel * mesh.pipeline_parallel
+    ranks = model_ranks * mesh.data_parallel_replicate
+    if mesh.data_parallel_shard > 0:
+        ranks *= mesh.data_parallel_shard
+    if ranks != world if mesh.data_parallel_shard > 0 else world % ranks:
+        remedy = (
+            f"nodes.count x nodes.devicesPerNode is {world}; make the product of the degrees equal"
+            " to it, or let dataParallelShard -1 fill it"
+        )
+        yield SpecError("mesh-fills-world", field, f"{ranks} ranks", remedy)
+    if world % model_ranks == 0:
+        unit = world // model_ranks * (spec.training.local_batch_size or 1)
+        batch = spec.training.global_batch_size
+        if batch % unit:
+            remedy = f"choose a multiple of data-parallel ranks x localBatchSize, which is {unit}"
+            yield SpecError("batch-divides", "spec.training.globalBatchSize", batch, remedy)
+
+
+def _pipeline_violations(spec: RunSpec) -> Iterator[SpecError]:
+    model, mesh = spec.model, spec.parallelism
+    heads, kv_heads = model.num_heads, model.num_kv_heads or model.num_heads
+    if heads % mesh.tensor_parallel or kv_heads % mesh.tensor_parallel:
+        remedy = f"choose a divisor of model.numHeads {heads} and numKVHeads {kv_heads}"
+        field = "spec.parallelism.tensorParallel"
+        yield SpecError("tensor-parallel-divides-heads", field, mesh.tensor_parallel, remedy)
+    field = "spec.parallelism.pipelineParallel"
+    if mesh.pipeline_parallel > model.num_layers:
+        remedy = f"exceeds model.numLayers {model.num_layers}; each stage needs a layer"
+        yield SpecError("pipeline-fits-layers", field, mesh.pipeline_parallel, remedy)
+    if mesh.pipeline_parallel > 1 and model.tie_embeddings:
+        remedy = "set model.tieEmbeddings false, or pipelineParallel 1"
+        yield SpecError("pipeline-unties-embeddings", field, mesh.pipeline_parallel, remedy)
+
+
+def _post_training_violations(spec: RunSpec) -> Iterator[SpecError]:
+    names = [entry.name for entry in spec.post_training]
+    if (name := _repeated(names)) is not None:
+        yield SpecError("post-training-unique", "spec.postTraining", name, "give each its own name")
+    for reserved in sorted({"last", "export"} & set(names)):
+        remedy = "serving.from uses this name; give the entry another one"
+        yield SpecError("post-training-names-free", "spec.postTraining", reserved, remedy)
+
+
+def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
+    serving = spec.serving
+    if serving is None:
+        return
+    known = ["last", "export", *(entry.name for entry in spec.post_training)]
+    if serving.source not in known:
+        remedy = f"use one of {', '.join(known)}"
+        yield SpecError("serving-from-known", "spec.serving.from", serving.source, remedy)
+    if serving.devices and spec.model.num_heads % serving.devices:
+        remedy = f"choose a divisor of model.numHeads {spec.model.num_heads}"
+        yield SpecError(
+            "serving-devices-divide-heads", "spec.serving.devices", serving.devices, remedy
+        )
+    length, trained = serving.max_model_length, spec.training.sequence_length
+    if length is not None and length > trained:
+        remedy = f"exceeds training.sequenceLength {trained}; lower it"
+        field = "spec.serving.maxModelLength"
+        yield SpecError("serving-length-trained", field, length, remedy)
+
+
+def _repeated(names: list[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+# Resolving
+
+
+def world_size(nodes: Nodes) -> int:
+    """Ranks: one a device, or one a node's CPU."""
+    return nodes.count * nodes.devices_per_node
+
+
+def total_steps(training: Training) -> int:
+    """Tokens are rounded up to whole steps."""
+    if training.steps is not None:
+        return training.steps
+    assert training.tokens is not None
+    return math.ceil(training.tokens / (training.global_batch_size * training.sequence_length))
+
+
+def volume_path(path: str) -> str:
+    """Where a pod finds what the spec names: a relative path is below the mount point."""
+    return path if path.startswith("/") or "://" in path else f"{VOLUME_PATH}/{path}"
+
+
+def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
+    parallelism = _parallelism(spec)
+    return contract.RunConfig(
+        run=name,
+        volume=VOLUME_PATH,
+        model=_model(spec.model),
+        tokenizer=contract.TokenizerConfig(
+            train_vocab_size=spec.tokenizer.train.vocab_size if spec.tokenizer.train else None,
+            path=volume_path(spec.tokenizer.path) if spec.tokenizer.path else None,
+        ),
+        data=_data(spec.data),
+        training=_training(spec.training, parallelism),
+        nodes=contract.NodesConfig(
+            count=spec.nodes.count,
+            spares=spec.nodes.spares,
+            devices_per_node=spec.nodes.devices_per_node,
+            device="cuda" if spec.nodes.device_resource else "cpu",
+        ),
+        parallelism=parallelism,
+        checkpoint=contract.CheckpointConfig(
+            interval=spec.checkpoint.interval, keep_latest=spec.checkpoint.keep_latest
+        ),
+        export=contract.ExportConfig(dtype=spec.export.dtype),
+        post_training=_post_training(spec),
+    )
+
+
+def _model(model: Model) -> contract.ModelConfig:
+    return contract.ModelConfig(
+        architecture=model.architecture,
+        dim=model.dim,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads or model.num_heads,
+        ffn_hidden_dim=model.ffn_hidden_dim,
+        vocab_size=model.vocab_size,
+        rope_theta=model.rope_theta,
+        norm_eps=model.norm_eps,
+        tie_embeddings=model.tie_embeddings,
+    )
+
+
+def _data(data: Data) -> contract.DataConfig:
+    sources = tuple(
+        contract.SourceConfig(
+            name=source.name,
+            path=volume_path(source.path),
+            format=source.format,
+            text_field=source.text_field,
+        )
+        for source in data.sources
+    )
+    return contract.DataConfig(sources=sources, held_out_fraction=data.held_out_fraction)
+
+
+def _parallelism(spec: RunSpec) -> contract.ParallelismConfig:
+    mesh = spec.parallelism
+    others = mesh.data_parallel_replicate * mesh.tensor_parallel * mesh.pipeline_parallel
+    return contract.ParallelismConfig(
+        data_parallel_replicate=mesh.data_parallel_replicate,
+        data_parallel_shard=mesh.data_parallel_shard
+        if mesh.data_parallel_shard > 0
+        else world_size(spec.nodes) // others,
+        tensor_parallel=mesh.tensor_parallel,
+        pipeline_parallel=mesh.pipeline_parallel,
+    )
+
+
+def _training(training: Training, mesh: contract.ParallelismConfig) -> contract.TrainingConfig:
+    data_ranks = mesh.data_parallel_replicate * mesh.data_parallel_shard
+    optimizer, schedule, wandb = training.optimizer, training.schedule, training.wandb
+    return contract.TrainingConfig(
+        sequence_length=training.sequence_length,
+        global_batch_size=training.global_batch_size,
+        local_batch_size=training.local_batch_size or training.global_batch_size // data_ranks,
+        steps=total_steps(training),
+        optimizer=contract.OptimizerConfig(**optimizer.model_dump()),
+        schedule=contract.ScheduleConfig(**schedule.model_dump()),
+        gradient_clip_norm=training.gradient_clip_norm,
+        precision=training.precision,
+        activation_checkpointing=training.activation_checkpointing,
+        compile=training.compile,
+        seed=training.seed,
+        wandb=contract.WandbConfig(wandb.project, wandb.mode) if wandb else None,
+    )
+
+
+def _post_training(spec: RunSpec) -> tuple[contract.PostTrainingConfig, ...]:
+    return tuple(
+        contract.PostTrainingConfig(
+            name=entry.name,
+            method=entry.method,
+            steps=entry.steps,
+            batch_size=entry.batch_size,
+            learning_rate=entry.learning_rate,
+            max_length=entry.max_length,
+            dataset_path=volume_path(entry.dataset_path) if entry.dataset_path else None,
+        )
+        for entry in spec.post_training
+    )

@@ -1,0 +1,254 @@
+"""What a fault is, what cures it and which budget pays: one ordered table, first match wins. Pure.
+
+A new fault is a new row. `Evidence` holds what a row may ask about: facts, never guesses.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract.status import (
+    AGENT_RESTARTED,
+    LEASE_EXPIRED,
+    STOP_REQUESTED,
+    WORKER_EXIT,
+)
+
+from . import conditions
+
+Level = Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
+Budget = Literal["Infrastructure", "Application", "None"]
+
+POD_FAILED = "PodFailed"  # its agent never joined a round
+JOB_FAILED = "JobFailed"  # the Job gave up
+_PREEMPTED = "PreemptionByScheduler"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one fault."""
+
+    kind: str  # contract.status.EVIDENCE, POD_FAILED or JOB_FAILED
+    exit_code: int | None = None  # None where a signal ended the process
+    signal: int | None = None
+    out_of_memory: bool = False  # the kernel's OOM killer
+    message: str | None = None  # the program's own
+    steps_since_start: int | None = None  # by the broken round; None: unknown
+    disruption: str | None = None  # why the pod was taken away; None: it was not
+    pod_gone: bool = False
+    node_ready: bool | None = None  # None: not known
+    rank: int | None = None
+    pod: str | None = None
+    node: str | None = None
+
+    @property
+    def at_start(self) -> bool:
+        """No step, or only the first, since the round began: it would end the same way again."""
+        return self.steps_since_start is not None and self.steps_since_start <= 1
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    matches: Callable[[Evidence], bool]
+    level: Level
+    budget: Budget
+    words: str  # what happened
+    state: str = conditions.STAGE_FAILED  # of the run, where the level is Stop
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row, and what it says of one piece of evidence."""
+
+    row: Row
+    evidence: Evidence
+
+    @property
+    def cause(self) -> str:
+        """In words: what happened, where, and what the program said of it."""
+        seen = self.evidence
+        place = [
+            f"rank {seen.rank}" if seen.rank is not None else "",
+            f"pod {seen.pod}" if seen.pod else "",
+            f"node {seen.node}" if seen.node else "",
+        ]
+        where = ", ".join(filter(None, place))
+        return "".join(
+            (
+                _detailed(self.row.words, seen),
+                f" ({where})" if where else "",
+                f": {seen.message}" if seen.message else "",
+            )
+        )
+
+
+_MEMORY_REMEDY = (
+    "Lower training.localBatchSize or sequenceLength, raise activationCheckpointing or the number"
+    " of devices; a node that is short of memory needs a larger limit in nodes.template.resources."
+)
+_CRASHES = tuple(
+    int(number)
+    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+)
+
+
+def _is_device_memory(seen: Evidence) -> bool:
+    return seen.exit_code == exit_codes.OUT_OF_MEMORY
+
+
+def _has_lost_pod(seen: Evidence) -> bool:
+    return seen.kind in (LEASE_EXPIRED, AGENT_RESTARTED, POD_FAILED)
+
+
+TABLE = (
+    Row(
+        "Preempted",
+        lambda seen: seen.disruption == _PREEMPTED,
+        "NodeReplacement",
+        "None",
+        "the scheduler preempted a pod",
+    ),
+    Row(
+        "AskedToLeave",
+        lambda seen: seen.kind == STOP_REQUESTED or seen.exit_code == exit_codes.SAVED,
+        "NodeReplacement",
+        "None",
+        "an agent was asked to leave and saved",
+    ),
+    Row(
+        "BadInput",
+        lambda seen: seen.exit_code == exit_codes.BAD_INPUT,
+        "Stop",
+        "Application",
+        "the spec or its data is wrong",
+        conditions.BAD_INPUT,
+        "Correct what the message names; a change of the spec starts the run again.",
+    ),
+    Row(
+        "DoNotRestart",
+        lambda seen: seen.exit_code == exit_codes.DO_NOT_RESTART,
+        "Stop",
+        "Application",
+        "the program asked not to be restarted",
+        conditions.DO_NOT_RESTART,
+        "See its log; a change of the spec starts the run again.",
+    ),
+    Row(
+        "DeviceMemoryAtStart",
+        lambda seen: _is_device_memory(seen) and seen.at_start,
+        "Stop",
+        "Application",
+        "the device ran out of memory in the first step",
+        conditions.OUT_OF_MEMORY,
+        _MEMORY_REMEDY,
+    ),
+    Row(
+        "HostMemoryAtStart",
+        lambda seen: seen.out_of_memory and seen.at_start,
+        "Stop",
+        "Application",
+        "the node's memory limit was exceeded in the first step",
+        conditions.OUT_OF_MEMORY,
+        _MEMORY_REMEDY,
+    ),
+    Row(
+        "DeviceMemory",
+        _is_device_memory,
+        "WorkerRestart",
+        "Application",
+        "the device ran out of memory",
+    ),
+    Row(
+        "HostMemory",
+        lambda seen: seen.out_of_memory,
+        "WorkerRestart",
+        "Application",
+        "the node's memory limit was exceeded",
+    ),
+    Row(
+        "NodeLost",
+        lambda seen: _has_lost_pod(seen) and seen.node_ready is False,
+        "NodeReplacement",
+        "Infrastructure",
+        "a node stopped answering",
+    ),
+    Row(
+        "PodLost",
+        lambda seen: _has_lost_pod(seen) and (seen.disruption is not None or seen.pod_gone),
+        "NodeReplacement",
+        "Infrastructure",
+        "a pod was taken away",
+    ),
+    Row(
+        "AgentLost",
+        lambda seen: seen.kind in (LEASE_EXPIRED, AGENT_RESTARTED),
+        "NodeReplacement",
+        "Infrastructure",
+        "an agent stopped answering",
+    ),
+    Row(
+        "WorkerKilled",
+        lambda seen: seen.kind == WORKER_EXIT and seen.signal in (signal.SIGKILL, signal.SIGTERM),
+        "WorkerRestart",
+        "Infrastructure",
+        "a worker was killed from outside",
+    ),
+    Row(
+        "WorkerCrashed",
+        lambda seen: seen.signal in _CRASHES,
+        "WorkerRestart",
+        "Application",
+        "a worker crashed",
+    ),
+    Row(
+        "WorkerError",
+        lambda seen: seen.kind == WORKER_EXIT and seen.exit_code is not None,
+        "WorkerRestart",
+        "Application",
+        "a worker failed",
+    ),
+    Row(
+        "PodFailed",
+        lambda seen: seen.kind == POD_FAILED,
+        "NodeReplacement",
+        "Application",
+        "a training pod failed before it joined a round",
+    ),
+    Row(
+        "JobFailed",
+        lambda seen: seen.kind == JOB_FAILED,
+        "NewAttempt",
+        "Application",
+        "the training Job failed",
+    ),
+    Row(
+        "Unknown",
+        lambda _seen: True,
+        "WorkerRestart",
+        "Application",
+        "a round broke for a reason that no rule knows",
+    ),
+)
+
+
+def fault(evidence: Evidence) -> Fault:
+    return Fault(next(row for row in TABLE if row.matches(evidence)), evidence)
+
+
+def _detailed(words: str, seen: Evidence) -> str:
+    if seen.signal is not None:
+        return f"{words} by {_signal_name(seen.signal)}"
+    return words if seen.exit_code is None else f"{words} with exit code {seen.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

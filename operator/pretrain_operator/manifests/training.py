@@ -1,0 +1,201 @@
+"""Objects of a training attempt: coordinator, Indexed Job, and the headless Services of both."""
+
+from __future__ import annotations
+
+from pretrain_llm.contract import environment, exit_codes
+from pretrain_llm.contract.config import RunConfig
+
+from .. import names
+from ..api.spec import Nodes, PodTemplate, RunSpec
+from ..observed import Run
+from ..settings import Settings
+from . import templates
+from .inputs import config_map_name, inputs_digest
+from .jobs import failure_policy
+from .metadata import Object, child, labels, stamped
+from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
+
+COMPONENT = "training"
+COORDINATOR = "coordinator"
+_UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
+_HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}}
+
+
+def training_inputs(spec: RunSpec, config: RunConfig, retries: int) -> str:
+    """What an attempt is made from; another digest is another attempt."""
+    wandb = spec.training.wandb
+    key = wandb.api_key_secret.model_dump() if wandb and wandb.api_key_secret else None
+    return inputs_digest(config, spec.nodes.template, spec.nodes.device_resource, key, retries)
+
+
+def coordinator_service(run: Run) -> Object:
+    ports = [
+        {"name": "http", "port": environment.COORDINATOR_HTTP_PORT},
+        {"name": "store", "port": environment.STORE_PORT},
+    ]
+    return _headless_service(run, names.coordinator(run.name), COORDINATOR, ports)
+
+
+def training_service(run: Run) -> Object:
+    """Gives every training pod a name; no port is needed for that."""
+    return _headless_service(run, names.training_service(run.name), COMPONENT, [])
+
+
+def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -> Object:
+    assert run.spec is not None
+    template = templates.coordinator(settings, _template(run.spec, settings))
+    container = Container(
+        command=["python", "-m", "pretrain_llm.coordinator"],
+        template=template,
+        env=[_variable(environment.ATTEMPT, str(attempt))],
+        config_map=config_map_name(run, config),
+        ports=[
+            {"name": "http", "containerPort": environment.COORDINATOR_HTTP_PORT},
+            {"name": "store", "containerPort": environment.STORE_PORT},
+        ],
+        probes={
+            "readinessProbe": {**_HTTP_PROBE, "periodSeconds": 5},
+            "livenessProbe": {**_HTTP_PROBE, "periodSeconds": 10, "failureThreshold": 6},
+        },
+    )
+    selector = labels(run, COORDINATOR)
+    pod = {
+        "metadata": pod_metadata(_attempt_labels(run, COORDINATOR, attempt), template),
+        "spec": pod_spec(
+            container,
+            terminationGracePeriodSeconds=5,
+            tolerations=unreachable_tolerations(settings.unreachable_seconds),
+        ),
+    }
+    return stamped(
+        child(
+            run,
+            "apps/v1",
+            "Deployment",
+            names.coordinator(run.name),
+            COORDINATOR,
+            extra_labels={names.ATTEMPT_LABEL: str(attempt)},
+            # Two coordinators would each name rounds.
+            spec={
+                "replicas": 1,
+                "revisionHistoryLimit": 0,
+                "strategy": {"type": "Recreate"},
+                "selector": {"matchLabels": selector},
+                "template": pod,
+            },
+        )
+    )
+
+
+def training_job(
+    run: Run, config: RunConfig, settings: Settings, *, attempt: int, inputs: str, suspend: bool
+) -> Object:
+    """One pod a node slot, each on a node of its own, spares included."""
+    assert run.spec is not None
+    nodes = run.spec.nodes
+    template = _template(run.spec, settings)
+    slots = nodes.count + nodes.spares
+    container = Container(
+        command=["python", "-m", "pretrain_llm.agent"],
+        template=template,
+        env=_agent_env(run, settings, attempt),
+        config_map=config_map_name(run, config),
+        claim=run.spec.storage.claim_name,
+        shared_memory=True,
+        devices=_devices(nodes),
+    )
+    pod = {
+        "metadata": pod_metadata(_attempt_labels(run, COMPONENT, attempt), template),
+        "spec": pod_spec(
+            container,
+            restartPolicy="Never",
+            subdomain=names.training_service(run.name),
+            terminationGracePeriodSeconds=settings.termination_grace_seconds,
+            tolerations=unreachable_tolerations(settings.unreachable_seconds),
+            affinity=_one_slot_a_node(labels(run, COMPONENT)),
+        ),
+    }
+    job = child(
+        run,
+        "batch/v1",
+        "Job",
+        names.training_job(run.name, attempt),
+        COMPONENT,
+        extra_labels={names.ATTEMPT_LABEL: str(attempt)},
+        spec={
+            "completionMode": "Indexed",
+            "completions": slots,
+            "parallelism": slots,
+            "backoffLimit": _UNLIMITED,
+            "podFailurePolicy": failure_policy(exit_codes.FINAL),
+            "podReplacementPolicy": "Failed",
+            "suspend": suspend,
+            "template": pod,
+        },
+    )
+    return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
+
+
+def _template(spec: RunSpec, settings: Settings) -> PodTemplate:
+    return templates.merged(settings, "training", spec.nodes.template, "spec.nodes.template")
+
+
+def _attempt_labels(run: Run, component: str, attempt: int) -> dict[str, str]:
+    return labels(run, component) | {names.ATTEMPT_LABEL: str(attempt)}
+
+
+def _devices(nodes: Nodes) -> dict[str, str]:
+    return {nodes.device_resource: str(nodes.devices_per_node)} if nodes.device_resource else {}
+
+
+def _one_slot_a_node(selector: dict[str, str]) -> Object:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": selector}}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:
+    assert run.spec is not None
+    host = names.service_host(names.coordinator(run.name), run.namespace, settings.cluster_domain)
+    values = {
+        environment.ATTEMPT: str(attempt),
+        environment.COORDINATOR: f"{host}:{environment.COORDINATOR_HTTP_PORT}",
+        environment.STORE: f"{host}:{environment.STORE_PORT}",
+        environment.GRACE_SECONDS: str(settings.termination_grace_seconds),
+    }
+    fields = {
+        environment.POD_NAME: "metadata.name",
+        environment.POD_UID: "metadata.uid",
+        environment.POD_IP: "status.podIP",
+        environment.NODE_NAME: "spec.nodeName",
+    }
+    return [
+        *(_variable(name, value) for name, value in values.items()),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in fields.items()
+        ),
+        *_wandb_env(run.spec),
+    ]
+
+
+def _wandb_env(spec: RunSpec) -> list[Object]:
+    wandb = spec.training.wandb
+    if wandb is None or wandb.api_key_secret is None:
+        return []
+    reference = {"name": wandb.api_key_secret.name, "key": wandb.api_key_secret.key}
+    return [{"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": reference}}]
+
+
+def _variable(name: str, value: str) -> Object:
+    return {"name": name, "value": value}
+
+
+def _headless_service(run: Run, name: str, component: str, ports: list[Object]) -> Object:
+    spec: Object = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,  # agents meet before anything is ready
+        "selector": labels(run, component),
+    }
+    if ports:
+        spec["ports"] = ports
+    return stamped(child(run, "v1", "Service", name, component, spec=spec))

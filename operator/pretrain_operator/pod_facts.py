@@ -1,0 +1,164 @@
+"""Reads pods, Jobs and nodes as the API gives them. Pure; knows no run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pretrain_llm.contract import codec
+from pretrain_llm.contract.results import StageError, StageResult, TerminationMessage
+
+from .observed import KubernetesObject
+
+_SHOWN_LOG_CHARACTERS = 600
+_IMAGE_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_CONFIG_PROBLEMS = ("CreateContainerConfigError", "CreateContainerError")
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How a pod's container ended."""
+
+    exit_code: int
+    reason: str  # Completed | Error | OOMKilled | …
+    message: str
+    finished_at: str
+
+    @property
+    def out_of_memory(self) -> bool:
+        """The kernel's OOM killer, for the container's memory limit."""
+        return self.reason == "OOMKilled"
+
+    @property
+    def result(self) -> StageResult | None:
+        return self._document().result
+
+    @property
+    def error(self) -> StageError | None:
+        return self._document().error
+
+    @property
+    def words(self) -> str:
+        """For the user: the program's own error, or the end of its log."""
+        if (error := self.error) is not None:
+            return str(error)
+        text = self.message.strip()[-_SHOWN_LOG_CHARACTERS:]
+        return text or f"exit code {self.exit_code} ({self.reason})"
+
+    def _document(self) -> TerminationMessage:
+        try:
+            return codec.from_json(TerminationMessage, self.message)
+        except codec.DecodeError:
+            return TerminationMessage()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a pod does not start; it heals when somebody acts."""
+
+    reason: str  # a waiting state of `conditions`
+    message: str
+
+
+def termination(pod: KubernetesObject) -> Termination | None:
+    """Of the container that did not end well, or else of the only one; None while it runs."""
+    ended = [
+        state
+        for status in _container_statuses(pod)
+        if (state := status.get("state", {}).get("terminated")) is not None
+    ]
+    if not ended:
+        return None
+    state = next((item for item in ended if item.get("exitCode")), ended[-1])
+    return Termination(
+        exit_code=state.get("exitCode", 0),
+        reason=state.get("reason", ""),
+        message=state.get("message", ""),
+        finished_at=state.get("finishedAt") or "",
+    )
+
+
+def is_live(pod: KubernetesObject) -> bool:
+    return phase(pod) not in ("Succeeded", "Failed")
+
+
+def phase(pod: KubernetesObject) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def slot(pod: KubernetesObject) -> str | None:
+    """Completion index of an Indexed Job's pod."""
+    labels = pod["metadata"].get("labels", {})
+    value: str | None = labels.get("batch.kubernetes.io/job-completion-index")
+    return value
+
+
+def node_name(pod: KubernetesObject) -> str | None:
+    value: str | None = pod.get("spec", {}).get("nodeName")
+    return value
+
+
+def disruption(pod: KubernetesObject) -> str | None:
+    """Why the pod was taken away from outside: the reason of its DisruptionTarget condition."""
+    found = condition(pod, "DisruptionTarget")
+    if found is not None and found.get("status") == "True":
+        return str(found.get("reason", "Disrupted"))
+    return "Evicted" if pod.get("status", {}).get("reason") == "Evicted" else None
+
+
+def problem(pod: KubernetesObject) -> Problem | None:
+    """The first thing that keeps a pod from running, in words, with what to do."""
+    name = pod["metadata"]["name"]
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled and scheduled.get("reason") == "Unschedulable" and not node_name(pod):
+        text = f"pod {name}: {scheduled.get('message', '')}"
+        return Problem("Unschedulable", f"{text} Add nodes, or lower what the pod asks for.")
+    for status in _container_statuses(pod):
+        waiting = status.get("state", {}).get("waiting") or {}
+        if (found := _waiting_problem(name, status, waiting)) is not None:
+            return found
+    return None
+
+
+def _waiting_problem(pod: str, status: dict[str, Any], waiting: dict[str, Any]) -> Problem | None:
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _IMAGE_PROBLEMS:
+        text = f"pod {pod} cannot pull image {status.get('image')}: {message or reason}."
+        remedy = "Correct template.image in the spec, or push the image, or set imagePullSecrets."
+        return Problem("ImagePullFailed", f"{text} {remedy}")
+    if reason in _CONFIG_PROBLEMS:
+        text = f"pod {pod}: {message or reason}."
+        return Problem(
+            "ContainerConfigFailed", f"{text} Create what it names, or correct the spec."
+        )
+    if reason == "CrashLoopBackOff":
+        last = status.get("lastState", {}).get("terminated") or {}
+        ended = Termination(
+            last.get("exitCode", 0), last.get("reason", ""), last.get("message", ""), ""
+        )
+        return Problem("CrashLooping", f"pod {pod}, container {status['name']}: {ended.words}")
+    return None
+
+
+def condition(item: KubernetesObject, kind: str) -> dict[str, Any] | None:
+    conditions = item.get("status", {}).get("conditions") or ()
+    return next((entry for entry in conditions if entry["type"] == kind), None)
+
+
+def holds(item: KubernetesObject, kind: str) -> bool:
+    """Whether a condition is True."""
+    found = condition(item, kind)
+    return found is not None and found.get("status") == "True"
+
+
+def is_finished(job: KubernetesObject) -> bool:
+    return holds(job, "Complete") or holds(job, "Failed")
+
+
+def is_deleting(item: KubernetesObject) -> bool:
+    return item["metadata"].get("deletionTimestamp") is not None
+
+
+def _container_statuses(pod: KubernetesObject) -> list[dict[str, Any]]:
+    status = pod.get("status", {})
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]

@@ -1,0 +1,134 @@
+"""Folds what the coordinator says of steps and checkpoints into the status. Pure.
+
+Figures alone are not worth a write each second: `throttled` keeps the old ones for a while.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pretrain_llm.contract.reports import QuarantinedReport
+from pretrain_llm.contract.status import Progress, StatusDocument
+
+from .api.status import (
+    Checkpoints,
+    CheckpointStatus,
+    QuarantineStatus,
+    RunStatus,
+    TrainingStatus,
+)
+from .case import Case
+from .times import epoch_seconds, timestamp
+
+_KEPT_QUARANTINED = 10
+_UNLIKE = 1e300  # for a difference that is not finite, which JSON cannot say
+
+
+def with_progress(case: Case, status: RunStatus) -> RunStatus:
+    document = case.document(status)
+    if document is None:
+        return status
+    return status.model_copy(
+        update={
+            "training": _training(status.training, document),
+            "checkpoints": _checkpoints(status.checkpoints, document),
+        }
+    )
+
+
+def throttled(old: RunStatus, new: RunStatus, now: float, interval_seconds: float) -> RunStatus:
+    """`new` if more than figures changed, or `interval_seconds` have passed; else `old`."""
+    if old == new or _without_figures(old) == _without_figures(new):
+        written = old.training.updated_at if old.training else None
+        if written is not None and now - epoch_seconds(written) < interval_seconds:
+            return old
+        if _figures(old) == _figures(new):
+            return old
+    if new.training is None:
+        return new
+    stamped = new.training.model_copy(update={"updated_at": timestamp(now)})
+    return new.model_copy(update={"training": stamped})
+
+
+def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingStatus | None:
+    """Counts never fall: a coordinator that lost all agents has forgotten what it counted."""
+    progress = document.progress
+    if progress is None:
+        return old
+    known = old or TrainingStatus()
+    in_round = sum(agent.rank is not None for agent in document.agents)
+    return known.model_copy(
+        update={
+            **_figures_of(progress),
+            "initial_loss": _finite(progress.initial_loss)
+            if known.initial_loss is None
+            else known.initial_loss,
+            "nodes": in_round,
+            "replayed_steps": max(known.replayed_steps, document.replay.steps),
+            "replayed_max_loss_difference": max(
+                known.replayed_max_loss_difference,
+                _bounded(document.replay.max_loss_difference),
+            ),
+        }
+    )
+
+
+def _figures_of(progress: Progress) -> dict[str, float | int | None]:
+    return {
+        "step": progress.step,
+        "total_steps": progress.total_steps,
+        "tokens": progress.tokens,
+        "loss": _finite(progress.loss),
+        "tokens_per_second": _rounded(progress.tokens_per_second),
+        "step_seconds": progress.step_seconds,
+        "mfu": progress.mfu,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinities: the API server would refuse the whole status."""
+    return value if math.isfinite(value) else None
+
+
+def _bounded(difference: float) -> float:
+    return difference if math.isfinite(difference) else _UNLIKE
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 1) if math.isfinite(value) else None
+
+
+def _checkpoints(old: Checkpoints, document: StatusDocument) -> Checkpoints:
+    saved = document.latest_checkpoint
+    latest = old.latest
+    if saved is not None:
+        latest = CheckpointStatus(
+            step=saved.step,
+            path=saved.path,
+            time=timestamp(saved.time),
+            stall_seconds=saved.stall_seconds,
+        )
+    told = tuple(_quarantine(report) for report in document.quarantined)
+    known = {(entry.path, entry.time) for entry in old.quarantined}
+    new = tuple(entry for entry in told if (entry.path, entry.time) not in known)
+    kept = (*old.quarantined, *new)[-_KEPT_QUARANTINED:]
+    return Checkpoints(latest=latest, quarantined=kept)
+
+
+def _quarantine(report: QuarantinedReport) -> QuarantineStatus:
+    return QuarantineStatus(
+        step=report.step, path=report.path, reason=report.reason, time=timestamp(report.time)
+    )
+
+
+def _figures(status: RunStatus) -> tuple[object, ...]:
+    training = status.training
+    shown = training.model_copy(update={"updated_at": None}) if training else None
+    return (shown, status.checkpoints.latest)
+
+
+def _without_figures(status: RunStatus) -> RunStatus:
+    """What is worth a write at once. The first figures of a run are."""
+    checkpoints = status.checkpoints.model_copy(update={"latest": None})
+    training = TrainingStatus() if status.training else None
+    return status.model_copy(update={"training": training, "checkpoints": checkpoints})

@@ -1,0 +1,368 @@
+"""Incidents, budgets and attempts: whether a run that was hit goes on, and how. Pure.
+
+Rounds inside an attempt are the coordinator's business; here each of its incidents is classed and
+charged once, and the verdict is: go on, a new attempt, or stop.
+
+    no attempt ──► attempt 1 ──► … the Job fails, or what it is made from is edited ──► attempt n+1
+                       └──► Stop: a fault that a retry cannot cure, a budget spent, no progress
+    stopped ── a change of the spec ──► retries + 1, budgets anew ──► attempt n+1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract.status import Incident, StatusDocument
+
+from . import conditions, config, faults, pod_facts
+from .api.status import (
+    MAX_INCIDENTS,
+    Budgets,
+    IncidentStatus,
+    RunStatus,
+    Suspect,
+)
+from .case import Case
+from .faults import Evidence, Fault
+from .manifests.training import COMPONENT, training_inputs
+from .observed import KubernetesObject
+from .stages import Stop, current
+from .times import epoch_seconds, micro_timestamp, timestamp
+
+BARREN_INCIDENTS = 3  # in a row without a step between them
+START_FAILURES = 3  # of one slot's pods, before any round
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A status, and the verdict on it."""
+
+    status: RunStatus
+    stop: Stop | None = None
+
+
+def reopened(case: Case, status: RunStatus) -> RunStatus:
+    """A stop is left by a change of the spec: everything that led to it counts no more."""
+    summary = conditions.condition(status, conditions.SUCCEEDED)
+    if not conditions.is_stopped(status) or summary is None:
+        return status
+    if summary.observed_generation >= case.run.generation:
+        return status
+    fresh = status.model_copy(
+        update={
+            "retries": status.retries + 1,
+            "budgets": Budgets(step=status.budgets.step, total=status.budgets.total),
+        }
+    )
+    message = "the spec was changed; the run goes on"
+    return conditions.with_state(
+        fresh, conditions.PENDING, message, generation=case.run.generation, now=case.now
+    )
+
+
+# Incidents that the coordinator tells of
+
+
+def with_incidents(case: Case, status: RunStatus) -> Judged:
+    """With each of the coordinator's incidents charged once, and kept up to date."""
+    document = case.document(status)
+    if document is None:
+        return Judged(status)
+    known_round = _known_round(status, document)
+    judged = Judged(status)
+    for incident, fault in _faults(case, document):
+        if incident.round > known_round:
+            judged = _charged(case, judged, incident, fault)
+        else:
+            judged = _refreshed(judged, incident, fault)
+    return Judged(_progressed(judged.status, _step(document)), judged.stop)
+
+
+def _known_round(status: RunStatus, document: StatusDocument) -> int:
+    """A coordinator that started after the incident counted last knows none of those counted."""
+    last = status.last_incident_time
+    if last is not None and document.started_at > epoch_seconds(last):
+        return 0
+    return status.last_incident_round
+
+
+def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:
+    previous: Incident | None = None
+    for incident in document.incidents:
+        yield incident, faults.fault(evidence(case, incident, previous))
+        previous = incident
+
+
+def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evidence:
+    """What the coordinator, the pod and the node say of one incident."""
+    first = incident.first_fault
+    pod = case.observed.get("Pod", incident.agent) if incident.agent else None
+    ended = pod_facts.termination(pod) if pod is not None else None
+    return Evidence(
+        kind=incident.evidence,
+        exit_code=first.exit_code if first else (ended.exit_code if ended else None),
+        signal=first.signal if first else None,
+        out_of_memory=bool((first and first.out_of_memory) or (ended and ended.out_of_memory)),
+        message=first.error_message if first else None,
+        steps_since_start=_steps_since_start(incident, previous),
+        disruption=pod_facts.disruption(pod) if pod is not None else None,
+        pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
+        node_ready=_node_ready(case, incident.node),
+        rank=first.rank if first else None,
+        pod=incident.agent,
+        node=incident.node,
+    )
+
+
+def _steps_since_start(incident: Incident, previous: Incident | None) -> int | None:
+    """Steps of the broken round. Of an attempt's first round only if it began from scratch."""
+    if previous is None:
+        return incident.last_step
+    if previous.first_step_seconds is None:
+        return 0
+    return None if previous.resumed_step is None else incident.last_step - previous.resumed_step
+
+
+def _node_ready(case: Case, name: str | None) -> bool | None:
+    """None where it is not known, for example because the operator may not read nodes."""
+    if name is None or not case.observed.nodes:
+        return None
+    node = case.observed.nodes.get(name)
+    return node is not None and pod_facts.holds(node, "Ready")
+
+
+def _charged(case: Case, judged: Judged, incident: Incident, fault: Fault) -> Judged:
+    entry = _entry(judged.status.attempt, incident, fault)
+    status = _progressed(judged.status, incident.last_step)
+    after = _appended(status, entry, incident.last_step).model_copy(
+        update={
+            "last_incident_round": incident.round,
+            "last_incident_time": micro_timestamp(incident.time),
+        }
+    )
+    return Judged(after, judged.stop or _verdict(case, after, fault))
+
+
+def _refreshed(judged: Judged, incident: Incident, fault: Fault) -> Judged:
+    """Durations come in while it recovers; so may the pod's or node's side of the cause."""
+    status = judged.status
+    index = _index(status, incident)
+    if index is None:
+        return judged
+    old = status.incidents[index]
+    new = _entry(old.attempt, incident, fault)
+    if old.first_step_seconds is not None or new.fault_class == old.fault_class:
+        new = new.model_copy(update={"fault_class": old.fault_class, "cause": old.cause})
+        new = new.model_copy(update={"budget": old.budget, "level": old.level})
+    incidents = (*status.incidents[:index], new, *status.incidents[index + 1 :])
+    budgets = _shifted(status.budgets, old.budget, new.budget)
+    after = status.model_copy(update={"incidents": incidents, "budgets": budgets})
+    is_new_stop = new.level == "Stop" and old.level != "Stop"
+    return Judged(after, judged.stop or (_stop(fault) if is_new_stop else None))
+
+
+def _entry(attempt: int, incident: Incident, fault: Fault) -> IncidentStatus:
+    return IncidentStatus(
+        attempt=attempt,
+        round=incident.round,
+        time=timestamp(incident.time),
+        fault_class=fault.row.name,
+        cause=fault.cause[:_MAX_CAUSE],
+        budget=fault.row.budget,
+        level=fault.row.level,
+        suspect=Suspect(rank=fault.evidence.rank, pod=fault.evidence.pod, node=fault.evidence.node),
+        detect_seconds=incident.detect_seconds,
+        reschedule_seconds=incident.reschedule_seconds,
+        restore_seconds=incident.restore_seconds,
+        first_step_seconds=incident.first_step_seconds,
+        steps_lost=incident.steps_lost,
+    )
+
+
+_MAX_CAUSE = 1000  # characters; 20 incidents must fit an object
+
+
+def _index(status: RunStatus, incident: Incident) -> int | None:
+    key = (status.attempt, incident.round)
+    matches = (i for i, item in enumerate(status.incidents) if (item.attempt, item.round) == key)
+    return max(matches, default=None)
+
+
+# Budgets
+
+
+def _progressed(status: RunStatus, step: int) -> RunStatus:
+    """A step past every fault counted so far resets the counts."""
+    budgets = status.budgets
+    if step <= budgets.step or not (budgets.infrastructure or budgets.application):
+        return status
+    fresh = budgets.model_copy(update={"infrastructure": 0, "application": 0})
+    return status.model_copy(update={"budgets": fresh})
+
+
+def _appended(status: RunStatus, entry: IncidentStatus, step: int) -> RunStatus:
+    budgets = _shifted(status.budgets, "None", entry.budget)
+    budgets = budgets.model_copy(
+        update={
+            "step": max(budgets.step, step),
+            "total": budgets.total + (entry.budget != "None"),
+        }
+    )
+    incidents = (*status.incidents, entry)[-MAX_INCIDENTS:]
+    return status.model_copy(update={"incidents": incidents, "budgets": budgets})
+
+
+def _shifted(budgets: Budgets, old: faults.Budget, new: faults.Budget) -> Budgets:
+    """One charge moved from one budget to another."""
+    change = {"Infrastructure": "infrastructure", "Application": "application"}
+    counts = budgets.model_dump()
+    if old in change:
+        counts[change[old]] = max(0, counts[change[old]] - 1)
+    if new in change:
+        counts[change[new]] += 1
+    return Budgets(**counts)
+
+
+def _verdict(case: Case, status: RunStatus, fault: Fault) -> Stop | None:
+    if fault.row.level == "Stop":
+        return _stop(fault)
+    recovery, budgets = case.spec.recovery, status.budgets
+    spent = {
+        "maxInfrastructureFaults": (budgets.infrastructure, recovery.max_infrastructure_faults),
+        "maxApplicationFaults": (budgets.application, recovery.max_application_faults),
+    }
+    for field, (count, limit) in spent.items():
+        if count > limit:
+            message = (
+                f"{count} faults without progress between them exceed spec.recovery.{field}"
+                f" {limit}; the last: {fault.cause}. Remove the cause, then raise the field or"
+                " change the spec otherwise to go on."
+            )
+            return Stop(conditions.FAULT_BUDGET_SPENT, message)
+    if _is_barren(status):
+        message = (
+            f"{BARREN_INCIDENTS} faults in a row without a step between them; the last:"
+            f" {fault.cause}. Remove the cause, then change the spec to go on."
+        )
+        return Stop(conditions.NO_PROGRESS, message)
+    return None
+
+
+def _stop(fault: Fault) -> Stop:
+    return Stop(fault.row.state, f"{fault.cause}. {fault.row.remedy}".strip())
+
+
+def _is_barren(status: RunStatus) -> bool:
+    """No step was made between the newest incidents of this attempt that were charged."""
+    charged = [
+        item
+        for item in status.incidents
+        if item.attempt == status.attempt and item.budget != "None"
+    ][-BARREN_INCIDENTS:]
+    if len(charged) < BARREN_INCIDENTS:
+        return False
+    return all(item.first_step_seconds is None for item in charged[:-1])
+
+
+def _step(document: StatusDocument) -> int:
+    """Reached since the last incident; 0 while the run recovers."""
+    if document.broken or document.progress is None:
+        return 0
+    is_open = bool(document.incidents) and document.incidents[-1].first_step_seconds is None
+    return 0 if is_open else document.progress.step
+
+
+# Attempts
+
+
+def with_attempt(case: Case, status: RunStatus) -> RunStatus:
+    """With the first attempt, or the next where what it is made from was edited."""
+    stage = current(case.spec, status)
+    if stage is None or stage.kind != "Training" or case.spec.suspend:
+        return status
+    before = config.before_post_training(case.config)
+    inputs = training_inputs(case.spec, before, status.retries)
+    return status if status.config_digest == inputs else _next_attempt(case, status, inputs)
+
+
+def with_job_failures(case: Case, status: RunStatus) -> Judged:
+    """Failures that the coordinator cannot see: of the Job, and of pods that never join a round."""
+    stage = current(case.spec, status)
+    job = case.training_job(status)
+    if stage is None or stage.kind != "Training" or job is None or case.spec.suspend:
+        return Judged(status)
+    if pod_facts.holds(job, "Failed"):
+        return _job_failed(case, status, job)
+    document = case.document(status)
+    if document is not None and document.round > 0:
+        return Judged(status)
+    return Judged(status, _start_failure(case, status))
+
+
+def _job_failed(case: Case, status: RunStatus, job: KubernetesObject) -> Judged:
+    for pod in _failed_pods(case, status):
+        fault = faults.fault(pod_evidence(pod, None))
+        if fault.evidence.exit_code in exit_codes.FINAL:
+            return Judged(status, _stop(fault))
+    found = pod_facts.condition(job, "Failed") or {}
+    fault = faults.fault(Evidence(kind=faults.JOB_FAILED, message=found.get("message")))
+    incident = Incident(round=0, time=case.now, evidence=faults.JOB_FAILED)
+    last_step = status.training.step if status.training else 0
+    charged = _appended(status, _entry(status.attempt, incident, fault), last_step)
+    stop = _verdict(case, charged, fault)
+    if stop is not None:
+        return Judged(charged, stop)
+    return Judged(_next_attempt(case, charged, status.config_digest or ""))
+
+
+def _start_failure(case: Case, status: RunStatus) -> Stop | None:
+    """Before the first round, the pods themselves tell whether starting is hopeless."""
+    failures: dict[str | None, list[Fault]] = {}
+    for pod in _failed_pods(case, status):
+        fault = faults.fault(pod_evidence(pod, 0))
+        if fault.row.level == "Stop":
+            return _stop(fault)
+        if fault.row.budget == "Application":
+            failures.setdefault(pod_facts.slot(pod), []).append(fault)
+    for slot, slot_failures in failures.items():
+        if len(slot_failures) >= START_FAILURES:
+            message = (
+                f"slot {slot} failed {len(slot_failures)} times before the first round; the last:"
+                f" {slot_failures[-1].cause}. Remove the cause, then change the spec to go on."
+            )
+            return Stop(conditions.NO_PROGRESS, message)
+    return None
+
+
+def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Evidence:
+    """What a failed training pod says of itself."""
+    ended = pod_facts.termination(pod)
+    return Evidence(
+        kind=faults.POD_FAILED,
+        exit_code=ended.exit_code if ended else None,
+        out_of_memory=ended.out_of_memory if ended else False,
+        message=ended.words if ended else None,
+        steps_since_start=steps_since_start,
+        disruption=pod_facts.disruption(pod),
+        pod=pod["metadata"]["name"],
+        node=pod_facts.node_name(pod),
+    )
+
+
+def _failed_pods(case: Case, status: RunStatus) -> list[KubernetesObject]:
+    pods = case.pods(COMPONENT, status.attempt)
+    return [pod for pod in pods if pod_facts.phase(pod) == "Failed"]
+
+
+def _next_attempt(case: Case, status: RunStatus, inputs: str) -> RunStatus:
+    return status.model_copy(
+        update={
+            "attempt": status.attempt + 1,
+            "attempt_time": timestamp(case.now),
+            "config_digest": inputs,
+            "last_incident_round": 0,
+            "last_incident_time": None,
+        }
+    )
