@@ -372,6 +372,19 @@ def test_build_equal_documents_only_cannot_be_split(tmp_path: Path) -> None:
         stage.build(run)
 
 
+@pytest.mark.parametrize(
+    ("quota", "usable"),
+    [("max 100000", 4), ("150000 100000", 1), ("20000 100000", 1), ("900000 100000", 4), (None, 4)],
+)
+def test_cpus_container_quota_is_kept(
+    quota: str | None, usable: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    assert tokenise.cpus(tmp_path / "cpu.max") == usable
+
+
 def test_module_bad_input_leaves_termination_message(tmp_path: Path) -> None:
     run = run_on(tmp_path, jsonl("nowhere"))
     log = tmp_path / "termination-log"

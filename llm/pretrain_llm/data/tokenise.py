@@ -68,10 +68,9 @@ def tokenise(
     return [_task(folder, rank, token_bytes) for rank in range(tasks)]
 
 
-def cpus() -> int:
+def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """CPUs this container may use: its cgroup's quota, or those the process may run on."""
     usable = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
     limit, period = quota.read_text().split() if quota.is_file() else ("max", "1")
     return usable if limit == "max" else max(1, min(usable, int(limit) // int(period)))
 
