@@ -49,6 +49,10 @@ class Sender:
         if lost:
             print(f"reports: {lost} never reached the agent at {self._path}", file=sys.stderr)
 
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
     def _send_waiting(self) -> bool:
         """Whether all are sent."""
         try:
@@ -59,17 +63,21 @@ class Sender:
         except BlockingIOError:
             return False
         except OSError:
-            self._socket = None  # the agent's socket is not there (any more): try anew next time
+            self._disconnect()  # the agent's socket is not there (any more): try anew next time
             return False
         return True
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
-            connecting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            connecting.setblocking(False)
-            connecting.connect(self._path)
-            self._socket = connecting
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect(self._path)
         return self._socket
+
+    def _disconnect(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket = None
 
 
 _sender: Sender | None = None
@@ -89,3 +97,4 @@ def send(report: WorkerReport) -> None:
 def flush(seconds: float = 2.0) -> None:
     if _sender is not None:
         _sender.flush(seconds)
+        _sender.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..contract import config, environment
 from ..errors import InputError
 
-DEFAULT_GRACE_SECONDS = 30.0  # Kubernetes' own default
+DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own default
 GRACE_MARGIN_SECONDS = 3.0  # for the agent itself to leave
 WORKER = "pretrain_llm.training.worker:main"
 PRELOAD = "pretrain_llm.training.preload"
@@ -53,7 +53,9 @@ def settings(
     """Raises InputError, OSError, codec.DecodeError."""
     run = config.load(variables.get(environment.CONFIG, environment.CONFIG_PATH))
     name = _required(variables, environment.POD_NAME)
-    grace_seconds = float(variables.get(environment.GRACE_SECONDS, DEFAULT_GRACE_SECONDS))
+    grace_seconds = DEFAULT_GRACE_SECONDS
+    if variables.get(environment.GRACE_SECONDS):
+        grace_seconds = _number(variables, environment.GRACE_SECONDS)
     store_host, store_port = _address(variables, environment.STORE)
     coordinator_host, coordinator_port = _address(variables, environment.COORDINATOR)
     return Settings(

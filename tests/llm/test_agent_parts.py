@@ -1,0 +1,235 @@
+"""The agent's small parts: reports, outbox, error files, PID 1, memory counter, environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pretrain_llm import reports
+from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main
+from pretrain_llm.agent.outbox import Outbox
+from pretrain_llm.contract import codec, environment, exit_codes
+from pretrain_llm.contract.protocol import AgentEvent
+from pretrain_llm.contract.reports import FaultReport, RestoredReport, StepReport, WorkerReport
+from pretrain_llm.contract.results import StageError
+from pretrain_llm.errors import InputError
+
+from .agent_world import ROOT, eventually, is_alive, run_config
+
+
+def step(number: int) -> AgentEvent:
+    return AgentEvent(worker=WorkerReport(0, 1, step=StepReport(number, 1.0, 1, 1.0, 1.0, 0.0)))
+
+
+FAULT = AgentEvent(fault=FaultReport(round=1, rank=0, time=0.0, exit_code=1))
+
+
+def test_outbox_acknowledged_events_are_dropped_once() -> None:
+    box = Outbox()
+    for number in range(5):
+        box = outbox.with_event(box, step(number))
+    box = outbox.without_acknowledged(box, 3)
+    assert (box.first, box.events) == (3, (step(3), step(4)))
+    assert outbox.without_acknowledged(box, 2) == box, "a late answer"
+
+
+def test_outbox_full_drops_steps_before_faults() -> None:
+    box = Outbox(capacity=2)
+    for event in (FAULT, step(1), step(2)):
+        box = outbox.with_event(box, event)
+    assert (box.first, box.events) == (1, (FAULT, step(2)))
+
+
+def test_outbox_batch_is_bounded() -> None:
+    box = Outbox(events=tuple(step(number) for number in range(600)))
+    assert len(outbox.next_batch(box)) == 500
+
+
+@pytest.fixture
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="agent-"))  # short: it holds Unix sockets
+
+
+def restored(step: int) -> WorkerReport:
+    return WorkerReport(0, 1, restored=RestoredReport(step, 0.0))
+
+
+def test_reports_arrive_in_order_at_the_inbox(folder: Path) -> None:
+    taken: list[WorkerReport] = []
+    inbox.start(folder / "s", taken.append)
+    with closing(reports.Sender(str(folder / "s"))) as sender:
+        for number in range(300):
+            sender.send(restored(number))
+        sender.flush(5.0)
+    eventually(lambda: len(taken) == 300, "all reports", 5)
+    assert taken == [restored(number) for number in range(300)]
+
+
+def test_reports_nobody_reads_the_newest_are_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
+        closing(reports.Sender(str(folder / "s"), kept=3)) as sender,
+    ):
+        listening.bind(str(folder / "s"))
+        sent = 0
+        while not sender.dropped:
+            sent += 1
+            sender.send(restored(sent))
+        listening.setblocking(False)
+        taken = []
+        while not taken or taken[-1] != restored(sent):
+            taken.append(codec.from_json(WorkerReport, listening.recv(1 << 16)))
+            sender.flush(1.0)
+    assert len(taken) == sent - 1, "one was dropped, the oldest of the three that waited"
+    assert "reports: 1 never reached the agent" in capsys.readouterr().err
+
+
+def test_reports_without_an_agent_do_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(environment.REPORT_SOCKET, raising=False)
+    reports.send(restored(1))
+    sender = reports.Sender(str(folder / "nobody"))
+    sender.send(restored(1))
+    assert sender.dropped == 0
+
+
+def test_inbox_nonsense_is_skipped(folder: Path) -> None:
+    taken: list[WorkerReport] = []
+    inbox.start(folder / "s", taken.append)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        sending.sendto(b"\xff{", str(folder / "s"))
+    with closing(reports.Sender(str(folder / "s"))) as sender:
+        sender.send(restored(1))
+    eventually(lambda: taken == [restored(1)], "the good report", 5)
+
+
+def raising(error: BaseException) -> object:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (InputError("no", field="f", value=1, remedy="r"), exit_codes.BAD_INPUT, "InputError"),
+        (KeyError("loss"), exit_codes.ERROR, "KeyError"),
+        (SystemExit(exit_codes.SAVED), exit_codes.SAVED, None),
+        (SystemExit(None), exit_codes.OK, None),
+        (SystemExit("text"), exit_codes.ERROR, None),
+    ],
+)
+def test_worker_error_becomes_its_code_and_file(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    kind: str | None,
+) -> None:
+    path = folder / "error.json"
+    monkeypatch.setenv(environment.ERROR_FILE, str(path))
+    assert worker_main.exit_code(lambda: raising(error)) == code
+    assert path.exists() == (kind is not None)
+    if kind:
+        assert codec.from_json(StageError, path.read_bytes()).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", 3),
+        ("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n", 2),
+        ("", 0),
+    ],
+)
+def test_oom_kills_are_read_from_both_cgroup_versions(text: str, expected: int) -> None:
+    assert memory.oom_kills(text) == expected
+
+
+def variables(folder: Path) -> dict[str, str]:
+    (folder / "run.json").write_text(codec.to_json(run_config(2, 1)))
+    return {
+        environment.CONFIG: str(folder / "run.json"),
+        environment.ATTEMPT: "1",
+        environment.COORDINATOR: "host:8080",
+        environment.STORE: "host:29400",
+        environment.SLOT: "2",
+        environment.POD_NAME: "pod-2",
+        environment.GRACE_SECONDS: "60",
+    }
+
+
+def test_settings_come_from_the_pods_environment(folder: Path) -> None:
+    found = settings.settings(variables(folder))
+    assert (found.slot, found.store_host, found.store_port) == (2, "host", 29400)
+    assert found.save_seconds == 57
+    assert found.incarnation != settings.settings(variables(folder)).incarnation
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (environment.SLOT, "two", "JOB_COMPLETION_INDEX: expected a number (found two)"),
+        (environment.STORE, "host", "PRETRAIN_STORE: expected host:port (found host)"),
+        (environment.POD_NAME, "", "PRETRAIN_POD_NAME: a training pod needs this variable"),
+        (environment.GRACE_SECONDS, "1m", "PRETRAIN_GRACE_SECONDS: expected a number (found 1m)"),
+    ],
+)
+def test_settings_wrong_value_names_the_variable(
+    folder: Path, name: str, value: str, message: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        settings.settings({**variables(folder), name: value})
+    assert str(raised.value).startswith(message)
+
+
+PID_ONE = """
+import ctypes, os, subprocess, sys, time
+from pretrain_llm.agent import init
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come here, as to PID 1
+init.split()
+script = "import os, sys; pid = os.fork(); pid and print(pid, flush=True); pid and os._exit(0)"
+orphan = int(subprocess.check_output([sys.executable, "-c", script]))
+print(os.getpid(), orphan, flush=True)
+{ending}
+"""
+
+
+def pid_one(ending: str) -> tuple[subprocess.Popen[str], int, int]:
+    """A process with PID 1's duties, its child and an orphan that it inherited."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PID_ONE.format(ending=ending)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "llm")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    child, orphan = map(int, process.stdout.readline().split())
+    process.stdout.close()
+    return process, child, orphan
+
+
+def test_pid_one_reaps_orphans_and_passes_signals_on() -> None:
+    process, _, orphan = pid_one("time.sleep(60)")
+    eventually(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan is reaped", 10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_pid_one_ends_with_its_childs_code() -> None:
+    process, _, _ = pid_one("os._exit(75)")
+    assert process.wait(10) == exit_codes.SAVED
+
+
+def test_pid_one_killed_its_child_dies() -> None:
+    process, child, _ = pid_one("time.sleep(60)")
+    process.kill()
+    process.wait()
+    eventually(lambda: not is_alive(child), "the child dies", 10)

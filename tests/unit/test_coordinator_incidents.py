@@ -1,0 +1,283 @@
+"""First cause, echoes and the four durations, from what agents report to the coordinator."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain_llm.contract import protocol, status
+from pretrain_llm.contract.protocol import AgentEvent, AgentReport, Carried
+from pretrain_llm.contract.reports import (
+    FaultReport,
+    QuarantinedReport,
+    RestoredReport,
+    SavedReport,
+    StepReport,
+    WorkerReport,
+)
+from pretrain_llm.contract.status import Incident
+from pretrain_llm.coordinator import incidents, ledger
+from pretrain_llm.coordinator.ledger import Identity, Ledger
+from pretrain_llm.coordinator.rounds import Policy
+
+T0 = 1000.0
+GLOO = "Gloo connectFullMesh failed: Connection closed by peer [10.0.0.1]:1"
+
+
+class Run:
+    """A ledger, and agents that number their events as real ones do."""
+
+    def __init__(self) -> None:
+        identity = Identity("run", attempt=1, total_steps=100, coordinator="one")
+        self.ledger = ledger.opened(identity, Policy(nodes=2, spares=0), T0)
+        self.sent = {"a": 0, "b": 0}
+        self.report("a", T0)
+        self.report("b", T0)
+        self.report("a", T0, state=protocol.RUNNING)
+        self.report("b", T0, state=protocol.RUNNING)
+
+    def report(
+        self, name: str, now: float, *events: AgentEvent, state: str = "", skew: float = 0.0
+    ) -> None:
+        number = self.ledger.rounds.round.number if self.ledger.rounds.round else 0
+        told = AgentReport(
+            agent=name,
+            incarnation=f"{name}-1",
+            attempt=1,
+            slot="ab".index(name),
+            node=f"node-{name}",
+            state=state or (protocol.RUNNING if number else protocol.WAITING),
+            time=now + skew,
+            round=number,
+            members=("a", "b"),
+            first_event=self.sent[name],
+            events=events,
+        )
+        self.sent[name] += len(events)
+        self.ledger = ledger.told(self.ledger, told, now)
+
+    def heartbeats(self, name: str, start: float, end: float, state: str) -> None:
+        now = start
+        while now < end:
+            now += 0.5
+            self.report(name, now, state=state)
+
+    def wait_again(self, now: float) -> None:
+        for name in ("a", "b"):
+            self.report(name, now, state=protocol.WAITING)
+
+    @property
+    def incident(self) -> Incident:
+        return self.status.incidents[-1]
+
+    @property
+    def status(self) -> status.StatusDocument:
+        return ledger.status(self.ledger, T0)
+
+
+def fault(rank: int, time: float, **fields: object) -> AgentEvent:
+    known = {"round": 1, "rank": rank, "time": time, "exit_code": 1}
+    return AgentEvent(fault=FaultReport(**{**known, **fields}))
+
+
+def step(number: int, time: float, round_number: int = 1, loss: float = 1.0) -> AgentEvent:
+    told = StepReport(number, loss, 10 * number, 0.5, 20.0, time)
+    return AgentEvent(worker=WorkerReport(0, round_number, step=told))
+
+
+def restored(number: int, time: float, rank: int = 0, round_number: int = 2) -> AgentEvent:
+    told = RestoredReport(number, time)
+    return AgentEvent(worker=WorkerReport(rank, round_number, restored=told))
+
+
+def test_recovery_all_phases_are_measured() -> None:
+    run = Run()
+    run.report("a", T0 + 5, step(30, T0 + 4.9))
+    run.report("b", T0 + 6, fault(1, T0 + 5.8, exit_code=None, signal=9))
+    run.wait_again(T0 + 6.5)
+    run.report("a", T0 + 8, restored(20, T0 + 7.5))
+    run.report("b", T0 + 8, restored(20, T0 + 7.9, rank=1))
+    run.report("a", T0 + 9, step(21, T0 + 8.4, round_number=2))
+    told = run.incident
+    assert (told.round, told.evidence, told.slot, told.node) == (1, status.WORKER_EXIT, 1, "node-b")
+    durations = (
+        told.detect_seconds,
+        told.reschedule_seconds,
+        told.restore_seconds,
+        told.first_step_seconds,
+    )
+    assert durations == (0.2, 0.5, 1.4, 0.5)
+    assert (told.last_step, told.resumed_step, told.steps_lost) == (30, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("faults", "first_rank", "echoes"),
+    [
+        pytest.param([fault(0, 4.0), fault(1, 3.0)], 1, 1, id="the earlier one, told later"),
+        pytest.param(
+            [fault(0, 2.0, error_message=GLOO), fault(1, 3.0, signal=9, exit_code=None)],
+            1,
+            1,
+            id="a lost connection is an echo, even an early one",
+        ),
+        pytest.param(
+            [fault(0, 2.0, error_kind="DistBackendError"), fault(1, 3.0, error_kind="KeyError")],
+            1,
+            1,
+            id="torch's own kind of echo",
+        ),
+        pytest.param(
+            [fault(0, 3.0, error_message=GLOO), fault(1, 2.0, error_message=GLOO)],
+            1,
+            1,
+            id="only echoes: the earliest",
+        ),
+    ],
+)
+def test_first_fault_is_the_earliest_genuine_one(
+    faults: list[AgentEvent], first_rank: int, echoes: int
+) -> None:
+    run = Run()
+    for name, event in zip("ab", faults, strict=True):
+        run.report(name, T0 + 6, event)
+    assert run.incident.first_fault
+    assert (run.incident.first_fault.rank, run.incident.echoes) == (first_rank, echoes)
+    assert run.incident.agent == "ab"[first_rank]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"error_message": GLOO}, True),
+        ({"error_kind": "DistNetworkError"}, True),
+        ({"error_message": "NCCL error: remote process exited"}, True),
+        ({"error_message": "KeyError: 'loss'"}, False),
+        ({"error_message": GLOO, "out_of_memory": True}, False),
+        ({"error_message": GLOO, "exit_code": 64}, False),
+        ({"exit_code": None, "signal": 11}, False),
+    ],
+)
+def test_echo_is_told_from_a_genuine_failure(fields: dict[str, object], expected: bool) -> None:
+    event = fault(0, T0, **fields)
+    assert event.fault
+    assert incidents.is_echo(event.fault) is expected
+
+
+def test_lost_agent_after_its_peers_echo_is_the_cause() -> None:
+    run = Run()
+    run.heartbeats("b", T0, T0 + 1.5, protocol.RUNNING)
+    run.report("b", T0 + 2.0, fault(1, T0 + 1.9, error_message=GLOO))
+    run.heartbeats("b", T0 + 2.0, T0 + 3.5, protocol.WAITING)
+    told = run.incident
+    assert (told.evidence, told.agent, told.first_fault) == (status.LEASE_EXPIRED, "a", None)
+    assert (told.echoes, told.time, told.detect_seconds) == (1, T0, 2.0)
+
+
+def test_lost_agent_after_a_genuine_fault_is_not_the_cause() -> None:
+    run = Run()
+    run.heartbeats("b", T0, T0 + 1.5, protocol.RUNNING)
+    run.report("b", T0 + 2.0, fault(1, T0 + 1.9, exit_code=None, signal=11))
+    run.heartbeats("b", T0 + 2.0, T0 + 3.5, protocol.WAITING)
+    assert (run.incident.evidence, run.incident.agent) == (status.WORKER_EXIT, "b")
+
+
+def test_clock_skew_of_an_agent_is_taken_out() -> None:
+    run = Run()
+    run.report("b", T0 + 6, fault(1, T0 + 5.5 + 3600), skew=3600)
+    assert (run.incident.time, run.incident.detect_seconds) == (T0 + 5.5, 0.5)
+
+
+def test_recovery_cut_short_keeps_its_open_durations() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(5, T0 + 1))
+    run.report("b", T0 + 2, fault(1, T0 + 2))
+    run.wait_again(T0 + 2.5)
+    run.report("b", T0 + 3, fault(1, T0 + 3, round=2))
+    run.wait_again(T0 + 5)
+    run.report("a", T0 + 6, step(6, T0 + 6, round_number=3))
+    first, second = run.status.incidents
+    assert (first.reschedule_seconds, first.first_step_seconds) == (0.5, None)
+    assert (second.round, second.first_step_seconds) == (2, 1.0)
+
+
+def test_step_reported_after_the_end_moves_the_last_step() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(5, T0 + 1))
+    run.report("b", T0 + 2, fault(1, T0 + 2))
+    run.report("a", T0 + 2.1, step(6, T0 + 1.5))
+    assert run.incident.last_step == 6
+
+
+def test_event_sent_twice_counts_once() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(1, T0 + 1))
+    run.sent["a"] = 0
+    run.report("a", T0 + 2, step(1, T0 + 1), step(2, T0 + 2))
+    assert run.status.replay.steps == 0
+    assert run.status.progress
+    assert run.status.progress.step == 2
+    assert ledger.view(run.ledger, "a-1").acknowledged == 2
+
+
+def test_replayed_steps_are_compared() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(1, T0, loss=4.0), step(2, T0, loss=3.0), step(3, T0, loss=2.0))
+    run.report("a", T0 + 2, step(2, T0, 2, loss=3.0), step(3, T0, 2, loss=2.5))
+    assert run.status.replay == status.Replay(steps=2, max_loss_difference=0.5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [(float("nan"), float("nan"), 0.0), (1.0, float("nan"), float("inf"))],
+)
+def test_replayed_nan_is_equal_only_to_itself(
+    first: float, second: float, difference: float
+) -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(1, T0, loss=first), step(1, T0, 2, loss=second))
+    assert run.status.replay.max_loss_difference == difference
+
+
+def test_progress_has_the_first_loss_and_the_median_step() -> None:
+    run = Run()
+    run.report("a", T0 + 1, *(step(n, T0, loss=9.0 - n) for n in (1, 2, 3)))
+    told = run.status.progress
+    assert told
+    assert (told.initial_loss, told.loss, told.step_seconds, told.total_steps) == (8, 6, 0.5, 100)
+
+
+def test_new_coordinator_is_told_what_the_last_one_knew() -> None:
+    run = Run()
+    saved = SavedReport(3, "step-3", 7, T0, 0.1)
+    run.report("a", T0 + 1, *(step(n, T0 + n, loss=9.0 - n) for n in (1, 2, 3)))
+    run.report("a", T0 + 1, AgentEvent(worker=WorkerReport(0, 1, saved=saved)))
+    carried = ledger.view(run.ledger).carried
+    new = told_by_spare(carried)
+    told = ledger.status(new, T0 + 9)
+    assert told.progress
+    assert (told.progress.step, told.progress.initial_loss) == (3, 8)
+    assert told.latest_checkpoint == saved
+    assert new.rounds.highest_step == 3
+
+
+def told_by_spare(carried: Carried) -> Ledger:
+    identity = Identity("run", attempt=1, total_steps=100, coordinator="two")
+    opened = ledger.opened(identity, Policy(nodes=2, spares=1), T0 + 9)
+    spare = AgentReport("c", "c-1", 1, 2, "node-c", protocol.WAITING, T0 + 9, carried=carried)
+    return ledger.told(opened, spare, T0 + 9)
+
+
+def test_quarantined_checkpoint_is_listed() -> None:
+    run = Run()
+    told = QuarantinedReport(5, "step-5/x: wrong size", "quarantine/step-5", T0 + 1)
+    run.report("a", T0 + 1, AgentEvent(worker=WorkerReport(0, 1, quarantined=told)))
+    assert run.status.quarantined == (told,)
+
+
+def test_revision_grows_only_with_what_agents_must_hear() -> None:
+    run = Run()
+    known = run.ledger.revision
+    run.report("a", T0 + 1, step(1, T0))
+    assert run.ledger.revision == known
+    run.report("a", T0 + 2, fault(0, T0 + 2))
+    assert run.ledger.revision == known + 1
+    assert ledger.view(run.ledger).broken
