@@ -25,6 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from .api.status import RunStatus
 from .cache import RunKey
+from .conditions import PENDING, state
 
 _PASS_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
 
@@ -48,7 +49,7 @@ class Metrics:
     """One registry of its own, so that two operators in one process do not meet."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._runs: dict[RunKey, RunStatus] = {}
         Info("pretrain_operator_build", "Version.", registry=self.registry).info(
@@ -108,8 +109,8 @@ class Metrics:
         """Called by the registry at each scrape, in the server's thread."""
         runs = dict(self._runs)
         states = GaugeMetricFamily("pretrain_operator_runs", "Runs by state.", labels=["state"])
-        for state, count in Count(map(_state, runs.values())).items():
-            states.add_metric([state], count)
+        for name, count in Count(map(state, runs.values())).items():
+            states.add_metric([name or PENDING], count)
         yield states
         for name, text, path in _RUN_GAUGES:
             family = GaugeMetricFamily(
@@ -127,10 +128,6 @@ def _value(status: RunStatus, path: str) -> float | None:
     for field in path.split("."):
         found = getattr(found, field, None)
     return None if found is None else float(found)
-
-
-def _state(status: RunStatus) -> str:
-    return next((c.reason for c in status.conditions if c.type == "Succeeded"), "Pending")
 
 
 def _version() -> str:

@@ -26,6 +26,7 @@ from .api.parse import run_from_object
 from .api.status import RunStatus
 from .cache import ObjectCache, RunKey
 from .cluster import ApiError, Cluster
+from .conditions import state
 from .coordinator_client import CoordinatorClient
 from .loops import GoneError
 from .metrics import Metrics
@@ -91,7 +92,9 @@ class Reconciler:
         memory = self._memory(key, run.uid)
         observed = await self._observe(key, run, memory)
         planned = plan(run, observed, self._settings)
-        status = with_refusals(planned.status, memory.refusals, observed.now)
+        status = with_refusals(
+            planned.status, memory.refusals, generation=run.generation, now=observed.now
+        )
         if status != run.status and not await self._commit(key, body, run, status):
             return 0.0
         self._metrics.show(key, status)
@@ -151,7 +154,7 @@ class Reconciler:
             await self._look_again(key, body)
             return False
         self._cache.put(written)
-        if (before := _state(run.status)) != (after := _state(status)):
+        if (before := state(run.status)) != (after := state(status)):
             logger.info("%s/%s: %s -> %s", *key, before, after)
         return True
 
@@ -254,10 +257,6 @@ def _is_running_coordinator(pod: KubernetesObject) -> bool:
     """Others are not asked: their names do not resolve, and a pass would wait for nothing."""
     is_coordinator = pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == "coordinator"
     return bool(is_coordinator and pod.get("status", {}).get("phase") == "Running")
-
-
-def _state(status: RunStatus) -> str:
-    return next((c.reason for c in status.conditions if c.type == "Succeeded"), "none")
 
 
 def _digest(wanted: KubernetesObject) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .api.status import Condition, RunStatus
+from .api.status import RunStatus
+from .conditions import condition, with_condition
 from .observed import ObjectKey
-from .times import timestamp
 
 CONDITION = "ChildrenAccepted"
 REASON = "ChildRefused"
@@ -32,51 +32,21 @@ def is_pointless(refusal: Refusal, digest: str, now: float) -> bool:
 
 
 def with_refusals(
-    status: RunStatus, refusals: Mapping[ObjectKey, Refusal], now: float
+    status: RunStatus, refusals: Mapping[ObjectKey, Refusal], *, generation: int, now: float
 ) -> RunStatus:
-    """The status with a ChildrenAccepted condition where there is or was something to tell.
-
-    A summary that is still open names the refusal as its reason, so that it is seen in
-    `kubectl get`; a summary that is settled stays.
-    """
-    known = {condition.type: condition for condition in status.conditions}
-    if not refusals:
-        if CONDITION not in known or known[CONDITION].status == "True":
-            return status
-        accepted = Condition(
-            type=CONDITION,
-            status="True",
-            reason="Accepted",
-            message="All children were accepted.",
-            last_transition_time=timestamp(now),
-            observed_generation=status.observed_generation,
+    """The status with a ChildrenAccepted condition where there is or was something to tell."""
+    if refusals:
+        child, refusal = min(refusals.items())
+        message = (
+            f"{child.kind} {child.name}: the API server refused it: {refusal.message} "
+            "Correct the field of the spec that it comes from."
         )
-        return _replaced(status, {CONDITION: accepted})
-    child, refusal = min(refusals.items())
-    message = (
-        f"{child.kind} {child.name}: the API server refused it: {refusal.message} "
-        "Correct the field of the spec that it comes from."
+        return with_condition(
+            status, CONDITION, "False", REASON, message, generation=generation, now=now
+        )
+    if (told := condition(status, CONDITION)) is None or told.status == "True":
+        return status
+    message = "All children were accepted."
+    return with_condition(
+        status, CONDITION, "True", "Accepted", message, generation=generation, now=now
     )
-    before = known.get(CONDITION)
-    same = before is not None and before.status == "False"
-    refused = Condition(
-        type=CONDITION,
-        status="False",
-        reason=REASON,
-        message=message,
-        last_transition_time=before.last_transition_time if before and same else timestamp(now),
-        observed_generation=status.observed_generation,
-    )
-    changed = {CONDITION: refused}
-    summary = known.get("Succeeded")
-    if summary is not None and summary.status == "Unknown":
-        update = {"reason": REASON, "message": message}
-        changed["Succeeded"] = summary.model_copy(update=update)
-    return _replaced(status, changed)
-
-
-def _replaced(status: RunStatus, changed: Mapping[str, Condition]) -> RunStatus:
-    kept = [changed.get(condition.type, condition) for condition in status.conditions]
-    present = {condition.type for condition in kept}
-    added = [condition for kind, condition in changed.items() if kind not in present]
-    return status.model_copy(update={"conditions": (*kept, *added)})

@@ -28,36 +28,34 @@ def reasons(found: RunStatus) -> dict[str, str]:
     return {condition.type: condition.reason for condition in found.conditions}
 
 
+def told(before: RunStatus, refusals: dict[ObjectKey, Refusal], now: float) -> RunStatus:
+    return with_refusals(before, refusals, generation=1, now=now)
+
+
 def test_nothing_refused_leaves_the_status_alone() -> None:
     before = status("Unknown", "Starting")
-    assert with_refusals(before, {}, 100.0) is before
+    assert told(before, {}, 100.0) is before
 
 
 def test_refused_child_is_told_with_the_servers_words_and_what_to_do() -> None:
-    found = with_refusals(status("Unknown", "Starting"), REFUSALS, 100.0)
-    assert reasons(found) == {"Succeeded": "ChildRefused", "ChildrenAccepted": "ChildRefused"}
-    message = found.conditions[0].message
+    found = told(status("Unknown", "Starting"), REFUSALS, 100.0)
+    assert reasons(found) == {"Succeeded": "Starting", "ChildrenAccepted": "ChildRefused"}
+    message = found.conditions[-1].message
     assert "Job demo-train-1" in message
     assert WHY in message
     assert "Correct the field" in message
 
 
-def test_settled_summary_keeps_its_reason() -> None:
-    found = with_refusals(status("False", "OutOfMemory"), REFUSALS, 100.0)
-    assert reasons(found)["Succeeded"] == "OutOfMemory"
+def test_refusal_told_again_changes_nothing() -> None:
+    once = told(status("Unknown", "Starting"), REFUSALS, 100.0)
+    assert told(once, REFUSALS, 999.0) == once
 
 
-def test_refusal_told_again_keeps_its_transition_time() -> None:
-    once = with_refusals(status("Unknown", "Starting"), REFUSALS, 100.0)
-    again = with_refusals(once, REFUSALS, 999.0)
-    assert again == once
-
-
-def test_accepted_child_turns_the_condition_true() -> None:
-    once = with_refusals(status("Unknown", "Starting"), REFUSALS, 100.0)
-    found = with_refusals(once, {}, 200.0)
-    accepted = {c.type: c.status for c in found.conditions}["ChildrenAccepted"]
-    assert accepted == "True"
+def test_accepted_child_turns_the_condition_true_once() -> None:
+    refused = told(status("Unknown", "Starting"), REFUSALS, 100.0)
+    accepted = told(refused, {}, 200.0)
+    assert {c.type: c.status for c in accepted.conditions}["ChildrenAccepted"] == "True"
+    assert told(accepted, {}, 300.0) == accepted
 
 
 def test_same_object_is_not_tried_again_at_once_but_a_changed_one_is() -> None:

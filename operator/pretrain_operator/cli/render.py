@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..api.status import Condition, IncidentStatus, RunStatus, StageTime
+from ..conditions import PENDING, SUCCEEDED, condition
 from ..observed import KubernetesObject
 from ..times import epoch_seconds
 
@@ -40,8 +41,8 @@ def run_status(run: KubernetesObject) -> RunStatus:
 
 
 def summary(status: RunStatus) -> Condition | None:
-    """The Succeeded condition; None before the operator's first pass."""
-    return next((item for item in status.conditions if item.type == "Succeeded"), None)
+    """None before the operator's first pass."""
+    return condition(status, SUCCEEDED)
 
 
 def duration(seconds: float | None) -> str:
@@ -74,7 +75,7 @@ def amount(number: float | None) -> str:
 
 def _headline(run: KubernetesObject, status: RunStatus) -> Text:
     metadata, found = run["metadata"], summary(status)
-    state = found.reason if found else "Pending"
+    state = found.reason if found else PENDING
     line = Text(f"{metadata['name']} ", style="bold")
     line.append(f"in {metadata['namespace']}   ", style="dim")
     line.append(state, style=_STYLES[found.status] if found else "yellow")
@@ -173,14 +174,12 @@ def _incidents(incidents: Sequence[IncidentStatus]) -> Table:
 def _troubles(status: RunStatus) -> Iterator[RenderableType]:
     """The summary's words unless all is well, and those of every condition that is False."""
     told: set[str] = set()
-    for condition in sorted(status.conditions, key=lambda item: item.type != "Succeeded"):
-        is_open = condition.type == "Succeeded" and condition.status == "Unknown"
-        if not (condition.status == "False" or is_open) or not condition.message:
-            continue
-        if condition.message not in told:
-            told.add(condition.message)
-            line = Text(f"\n{condition.reason}: ", style=_STYLES[condition.status])
-            yield line.append(condition.message, style="default")
+    for found in sorted(status.conditions, key=lambda item: item.type != SUCCEEDED):
+        is_open = found.type == SUCCEEDED and found.status == "Unknown"
+        if (found.status == "False" or is_open) and found.message and found.message not in told:
+            told.add(found.message)
+            line = Text(f"\n{found.reason}: ", style=_STYLES[found.status])
+            yield line.append(found.message, style="default")
 
 
 def json_view(run: KubernetesObject) -> dict[str, Any]:
@@ -189,6 +188,6 @@ def json_view(run: KubernetesObject) -> dict[str, Any]:
     return {
         "name": run["metadata"]["name"],
         "namespace": run["metadata"]["namespace"],
-        "state": found.reason if found else "Pending",
+        "state": found.reason if found else PENDING,
         "status": run.get("status") or {},
     }
