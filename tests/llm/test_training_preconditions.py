@@ -1,0 +1,102 @@
+"""What a worker refuses before it builds anything: one row a rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain_llm.contract.config import OptimizerConfig, ParallelismConfig, ScheduleConfig
+from pretrain_llm.errors import InputError
+from pretrain_llm.training import mesh as arithmetic
+from pretrain_llm.training import preconditions
+
+from .runs import mesh, run_config
+
+LION = OptimizerConfig("Lion", 1e-3, 0.0, 0.9, 0.95, 1e-8)
+STEPWISE = ScheduleConfig(2, "stepwise", 0.5, 0.0)
+UNTIED = {"tie_embeddings": False}
+
+REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"model": {"architecture": "mamba"}}, 1, "model.architecture", "Use one of: llama."),
+    ({"training": {"optimizer": LION}}, 1, "training.optimizer.name", "Use one of: AdamW."),
+    ({"training": {"schedule": STEPWISE}}, 1, "training.schedule.decay", "linear, cosine"),
+    ({"training": {"precision": "int4"}}, 1, "training.precision", "float32, bfloat16"),
+    (
+        {"training": {"activation_checkpointing": "some"}},
+        1,
+        "training.activationCheckpointing",
+        "none, selective, full",
+    ),
+    ({"model": {"num_heads": 6}}, 1, "model.numHeads", "spec.model.dim 64 does not divide by 6"),
+    ({"model": {"num_kv_heads": 3}}, 1, "model.numKVHeads", "numHeads 4 does not divide by 3"),
+    ({"parallelism": mesh(tensor=3)}, 3, "parallelism.tensorParallel", "does not divide by 3"),
+    ({"parallelism": mesh(tensor=4)}, 4, "parallelism.tensorParallel", "numKVHeads 2"),
+    (
+        {"parallelism": mesh(tensor=2), "training": {"sequence_length": 33}},
+        2,
+        "parallelism.tensorParallel",
+        "sequenceLength 33",
+    ),
+    ({"parallelism": mesh(shard=2)}, 3, "parallelism", "is 2, but there are 3 workers"),
+    ({"parallelism": mesh(shard=2)}, 1, "parallelism", "is 2, but there are 1 workers"),
+    ({"training": {"global_batch_size": 6}}, 1, "training.globalBatchSize", "the 4 sequences"),
+    ({"parallelism": mesh(pipeline=2)}, 2, "parallelism.pipelineParallel", "tieEmbeddings"),
+    (
+        {"parallelism": mesh(pipeline=4), "model": UNTIED},
+        4,
+        "parallelism.pipelineParallel",
+        "the model's 2 layers",
+    ),
+    (
+        {"parallelism": mesh(pipeline=2), "model": UNTIED, "training": {"local_batch_size": 1}},
+        2,
+        "parallelism.pipelineParallel",
+        "fewer sequences at once (1)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "ranks", "field", "said"), REFUSED)
+def test_configuration_is_refused(
+    changes: dict[str, Any], ranks: int, field: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        preconditions.check(run_config(tmp_path, **changes), ranks)
+    assert caught.value.field == f"spec.{field}"
+    assert said in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "ranks"),
+    [
+        (mesh(), 1),
+        (mesh(shard=2), 2),
+        (mesh(replicate=2), 2),
+        (mesh(tensor=2), 2),
+        (mesh(pipeline=2), 2),
+        (mesh(replicate=2, tensor=2, pipeline=2), 8),
+    ],
+)
+def test_configuration_is_accepted(parallelism: dict[str, int], ranks: int, tmp_path: Path) -> None:
+    run = run_config(tmp_path, parallelism=parallelism, model=UNTIED)
+    assert list(preconditions.problems(run, ranks)) == []
+
+
+@pytest.mark.parametrize(
+    ("degrees", "ranks", "loss_rank"),
+    [
+        (mesh(), 1, 0),
+        (mesh(replicate=2, shard=4), 8, 0),
+        (mesh(pipeline=2), 2, 1),
+        (mesh(shard=2, tensor=2, pipeline=4), 16, 12),
+    ],
+)
+def test_mesh_loss_is_on_the_first_rank_of_the_last_stage(
+    degrees: dict[str, int], ranks: int, loss_rank: int
+) -> None:
+    parallelism = ParallelismConfig(**degrees)
+    assert arithmetic.world_size(parallelism) == ranks
+    assert arithmetic.loss_rank(parallelism) == loss_rank
