@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,53 +18,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from pretrain_llm.contract import codec, environment
-from pretrain_llm.contract.config import (
-    CheckpointConfig,
-    DataConfig,
-    ExportConfig,
-    ModelConfig,
-    NodesConfig,
-    OptimizerConfig,
-    ParallelismConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-    TrainingConfig,
-)
+from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.status import StatusDocument
 
 from . import small_worker
+from .runs import run_config, write_config
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 60.0
 
 
-def run_config(nodes: int, spares: int, devices_per_node: int = 1) -> RunConfig:
-    return RunConfig(
-        run="small",
-        volume="unused",
-        model=ModelConfig("llama", 8, 1, 1, 1, 8, 8, 1e4, 1e-5, False),
-        tokenizer=TokenizerConfig(train_vocab_size=8),
-        data=DataConfig(sources=(), held_out_fraction=0.0),
-        training=TrainingConfig(
-            sequence_length=1,
-            global_batch_size=1,
-            local_batch_size=1,
-            steps=1000,
-            optimizer=OptimizerConfig("AdamW", 1e-3, 0.0, 0.9, 0.95, 1e-8),
-            schedule=ScheduleConfig(0, "linear", 0.5, 0.0),
-            gradient_clip_norm=1.0,
-            precision="float32",
-            activation_checkpointing="none",
-            compile=False,
-            seed=1,
-        ),
-        nodes=NodesConfig(nodes, spares, devices_per_node, "cpu"),
-        parallelism=ParallelismConfig(1, nodes * devices_per_node, 1, 1),
-        checkpoint=CheckpointConfig(interval=small_worker.CHECKPOINT_INTERVAL, keep_latest=1),
-        export=ExportConfig("float32"),
-    )
+def small_run(nodes: int, spares: int = 0, devices_per_node: int = 1) -> RunConfig:
+    """A run whose workers are small_worker's, which reads nothing of it."""
+    shape = {"count": nodes, "spares": spares, "devices_per_node": devices_per_node}
+    return run_config(Path("unused"), "small", nodes=shape)
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
@@ -94,14 +63,20 @@ def free_port() -> int:
 class World:
     """Starts processes, asks for the status, and leaves nothing behind."""
 
-    def __init__(self, *, nodes: int, spares: int = 0, devices_per_node: int = 1) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        worker: str = "tests.llm.small_worker:main",
+        preload: str = "tests.llm.small_worker",
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="agents-"))  # short: it holds Unix sockets
         self.http_port, self.store_port = free_port(), free_port()
-        self.config = run_config(nodes, spares, devices_per_node)
-        (self.folder / "run.json").write_text(codec.to_json(self.config))
+        self.config = run
+        self._worker = ["--worker", worker, "--preload", preload]
+        write_config(run, self.folder / "run.json")
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.coordinator = self.start_coordinator()
-        for slot in range(nodes + spares):
+        for slot in range(run.nodes.count + run.nodes.spares):
             self.start_agent(slot)
 
     def start_coordinator(self) -> subprocess.Popen[bytes]:
@@ -123,8 +98,7 @@ class World:
             environment.TERMINATION_LOG: str(scratch / "termination-log"),
             small_worker.FOLDER: str(self.folder),
         }
-        worker = ["--worker", "tests.llm.small_worker:main", "--preload", "tests.llm.small_worker"]
-        arguments = ["-m", "pretrain_llm.agent", *worker, "--vanished-seconds", "2"]
+        arguments = ["-m", "pretrain_llm.agent", *self._worker, "--vanished-seconds", "2"]
         self.agents[name] = self._start(name, arguments, variables)
         return name
 
@@ -167,7 +141,10 @@ class World:
             status = self.status()
             return status if status and is_so(status) else None
 
-        return eventually(look, f"{what} (logs are in {self.folder})")
+        try:
+            return eventually(look, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._log_ends()}") from None
 
     def stepping(self, above: int = 0, after_round: int = 0) -> StatusDocument:
         """Waits for steps above `above`, in a round after `after_round`."""
@@ -215,6 +192,9 @@ class World:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
+    def _log_ends(self) -> str:
+        return "\n".join(f"== {f.name}\n{f.read_text()[-2000:]}" for f in self.folder.glob("*.log"))
+
     def close(self) -> None:
         """Kills what it started; workers and fork servers die with their agents."""
         pids = [
@@ -228,3 +208,4 @@ class World:
                 process.send_signal(signal.SIGKILL)
             process.wait()
         eventually(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone", 10)
+        shutil.rmtree(self.folder)

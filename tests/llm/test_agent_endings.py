@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pretrain_llm.contract import codec, exit_codes, protocol, status
 from pretrain_llm.contract.results import TerminationMessage
 
-from .agent_world import World, eventually, is_alive
+from .agent_world import World, eventually, is_alive, small_run
 
 
 @contextmanager
 def open_world(**shape: int) -> Iterator[World]:
-    world = World(**shape)
+    world = World(small_run(**shape))
     try:
         yield world
     finally:

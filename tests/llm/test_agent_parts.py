@@ -22,7 +22,7 @@ from pretrain_llm.contract.reports import FaultReport, RestoredReport, StepRepor
 from pretrain_llm.contract.results import StageError
 from pretrain_llm.errors import InputError
 
-from .agent_world import ROOT, eventually, is_alive, run_config
+from .agent_world import ROOT, eventually, is_alive, small_run
 
 
 def step(number: int) -> AgentEvent:
@@ -154,7 +154,7 @@ def test_oom_kills_are_read_from_both_cgroup_versions(text: str, expected: int) 
 
 
 def variables(folder: Path) -> dict[str, str]:
-    (folder / "run.json").write_text(codec.to_json(run_config(2, 1)))
+    (folder / "run.json").write_text(codec.to_json(small_run(2, 1)))
     return {
         environment.CONFIG: str(folder / "run.json"),
         environment.ATTEMPT: "1",

@@ -13,12 +13,12 @@ import pytest
 
 from pretrain_llm.contract import protocol, status
 
-from .agent_world import World, eventually, is_alive
+from .agent_world import World, eventually, is_alive, small_run
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    world = World(nodes=2, spares=1)
+    world = World(small_run(nodes=2, spares=1))
     try:
         yield world
     finally:
