@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
-
-from pretrain_llm.contract.config import digest
 
 from .. import api, names
 from ..observed import Run
 
 Object = dict[str, Any]
+
+
+def digest(value: object) -> str:
+    """Of plain JSON values; equal values give equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def labels(run: Run, component: str) -> dict[str, str]:
@@ -46,7 +52,7 @@ def child(
 def stamped(desired: Object, **annotations: str) -> Object:
     """With annotations, among them the digest of all the rest."""
     metadata = desired["metadata"]
-    marks = {names.APPLIED_ANNOTATION: digest(desired)[:16], **annotations}
+    marks = {names.APPLIED_ANNOTATION: digest(desired), **annotations}
     return {**desired, "metadata": {**metadata, "annotations": marks}}
 
 

@@ -1,0 +1,354 @@
+"""The rest of a cluster, in ticks: Job and Deployment controllers, kubelets, a training attempt.
+
+Deterministic: what a tick does depends on the world and on the script of faults only. Nothing here
+looks at the operator's code but for names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pretrain_llm.contract import codec
+from pretrain_llm.contract.reports import FaultReport, SavedReport
+from pretrain_llm.contract.results import StageResult, TerminationMessage
+from pretrain_llm.contract.status import (
+    AgentStatus,
+    Incident,
+    Progress,
+    StatusDocument,
+)
+from pretrain_operator import names
+from pretrain_operator.observed import ObjectKey
+from pretrain_operator.times import timestamp
+
+from .world import Object, World, changed, key_of
+
+TICK_SECONDS = 5.0
+STEPS_A_TICK = 10
+
+
+def node(name: str, *, ready: bool = True) -> Object:
+    conditions = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+    return {"kind": "Node", "metadata": {"name": name}, "status": {"conditions": conditions}}
+
+
+def label(item: Object, name: str) -> str | None:
+    value: str | None = item["metadata"].get("labels", {}).get(name)
+    return value
+
+
+def is_terminating(item: Object) -> bool:
+    return "deletionTimestamp" in item["metadata"]
+
+
+@dataclass
+class Simulation:
+    """`script`: (step, fault) pairs; a fault happens once, when training has reached its step."""
+
+    world: World
+    script: list[tuple[int, Callable[[Simulation], None]]] = field(default_factory=list)
+    total_steps: int = 240
+    slots: int = 2
+
+    def copy(self) -> Simulation:
+        return replace(self, world=self.world.copy(), script=list(self.script))
+
+    def tick(self) -> None:
+        self.world.now += TICK_SECONDS
+        self._kubelets_stop_pods()
+        for deployment in self.world.of_kind("Deployment"):
+            self._deployment(deployment)
+        self._pods_without_deployment()
+        for job in self.world.of_kind("Job"):
+            self._job(job)
+        self._training()
+
+    # Controllers and kubelets
+
+    def _kubelets_stop_pods(self) -> None:
+        for pod in self.world.of_kind("Pod"):
+            if is_terminating(pod) and self._is_ready(pod["spec"]["nodeName"]):
+                del self.world.objects[key_of(pod)]
+
+    def _is_ready(self, name: str) -> bool:
+        return name in self.world.nodes and self.world.nodes[name] == node(name)
+
+    def _deployment(self, deployment: Object) -> None:
+        wanted = deployment["spec"]["replicas"]
+        name = f"{deployment['metadata']['name']}-{deployment['metadata']['generation']}"
+        if wanted and ObjectKey("Pod", name) not in self.world.objects:
+            self._run_pod(name, deployment, "node-0")
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "readyReplicas": wanted,
+            "updatedReplicas": wanted,
+        }
+        self.world.objects[key_of(deployment)] = {**deployment, "status": status}
+
+    def _pods_without_deployment(self) -> None:
+        """Their Deployment is gone, rolled on or scaled to nothing."""
+        kept = {
+            f"{item['metadata']['name']}-{item['metadata']['generation']}"
+            for item in self.world.of_kind("Deployment")
+            if item["spec"]["replicas"]
+        }
+        for pod in self.world.of_kind("Pod"):
+            component = label(pod, names.COMPONENT_LABEL)
+            if component in ("coordinator", "serving") and pod["metadata"]["name"] not in kept:
+                self.world.objects[key_of(pod)] = self.world.terminating(pod)
+
+    def _run_pod(self, name: str, owner: Object, node_name: str, **labels: str) -> None:
+        template = owner["spec"]["template"]
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "labels": {**template["metadata"]["labels"], **labels},
+                "ownerReferences": [{"uid": owner["metadata"]["uid"]}],
+            },
+            "spec": {"nodeName": node_name},
+            "status": {"phase": "Running"},
+        }
+        self.world.apply(pod)
+
+    def _job(self, job: Object) -> None:
+        if job.get("status", {}).get("conditions"):
+            return
+        if job["spec"].get("suspend"):
+            for pod in self._pods_of(job):
+                self.world.objects[key_of(pod)] = self.world.terminating(pod)
+        elif label(job, names.COMPONENT_LABEL) == "training":
+            self._fill_slots(job)
+        elif not self._pods_of(job):
+            self._run_pod(f"{job['metadata']['name']}-x", job, "node-0")
+        else:
+            self._finish_stage(job)
+
+    def _fill_slots(self, job: Object) -> None:
+        """A slot is filled again only once its last pod is gone (podReplacementPolicy Failed)."""
+        pods = self._pods_of(job)
+        taken = {pod["spec"]["nodeName"] for pod in pods}
+        for slot in range(job["spec"]["completions"]):
+            label_name = "batch.kubernetes.io/job-completion-index"
+            if any(label(pod, label_name) == str(slot) for pod in pods):
+                continue
+            free = [name for name in sorted(self.world.nodes) if self._is_ready(name)]
+            place = next((name for name in free if name not in taken), None)
+            if place is not None:
+                name = f"{job['metadata']['name']}-{slot}-{self.world.made}"
+                self._run_pod(name, job, place, **{label_name: str(slot)})
+                taken.add(place)
+
+    def _pods_of(self, job: Object) -> list[Object]:
+        uid = job["metadata"]["uid"]
+        return [
+            pod
+            for pod in self.world.of_kind("Pod")
+            if pod["metadata"]["ownerReferences"][0]["uid"] == uid
+        ]
+
+    def _finish_stage(self, job: Object) -> None:
+        component = label(job, names.COMPONENT_LABEL)
+        stage = {"data": "Data", "export": "Export", "postTraining": "PostTraining"}[str(component)]
+        name = job["metadata"]["name"]
+        result = StageResult(stage, f"/workspace/{name}", f"digest-{name}", metrics={"a": 1.0})
+        self.end_pods(job, 0, codec.to_json(TerminationMessage(result=result)))
+        self.finish(job, "Complete")
+
+    def end_pods(self, job: Object, exit_code: int, message: str, reason: str = "") -> None:
+        phase = "Failed" if exit_code else "Succeeded"
+        ended = {
+            "exitCode": exit_code,
+            "reason": reason or ("Error" if exit_code else "Completed"),
+            "message": message,
+            "finishedAt": timestamp(self.world.now),
+        }
+        status = {
+            "phase": phase,
+            "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
+        }
+        for pod in self._pods_of(job):
+            self.world.objects[key_of(pod)] = {**pod, "status": status}
+
+    def finish(self, job: Object, condition: str) -> None:
+        status: dict[str, Any] = {"conditions": [{"type": condition, "status": "True"}]}
+        if condition == "Complete":
+            status["completionTime"] = timestamp(self.world.now)
+        self.world.objects[key_of(job)] = {**job, "status": status}
+
+    # Training: the coordinator's document
+
+    def _training(self) -> None:
+        coordinator = self._live("coordinator")
+        if not coordinator:
+            self.world.document = None
+            return
+        attempt = int(str(label(coordinator[0], names.ATTEMPT_LABEL)))
+        document = self.world.document
+        if document is None or document.attempt != attempt:
+            document = StatusDocument(self.world.run_name, attempt, self.world.now, self.world.now)
+        self.world.document = self._next(replace(document, time=self.world.now))
+        if self.world.document.finished:
+            job = self.world.objects[
+                ObjectKey("Job", names.training_job(self.world.run_name, attempt))
+            ]
+            self.end_pods(job, 0, "")
+            self.finish(job, "Complete")
+        self._faults()
+
+    def _live(self, component: str) -> list[Object]:
+        return [
+            pod
+            for pod in self.world.of_kind("Pod")
+            if label(pod, names.COMPONENT_LABEL) == component
+            and pod["status"]["phase"] == "Running"
+            and self._is_ready(pod["spec"]["nodeName"])
+            and not is_terminating(pod)
+        ]
+
+    def _next(self, document: StatusDocument) -> StatusDocument:
+        """One tick of an attempt: a round forms, makes its first steps, steps on, ends."""
+        if document.finished:
+            return document
+        pods = self._live("training")
+        agents = tuple(
+            AgentStatus(
+                pod["metadata"]["name"],
+                int(str(label(pod, "batch.kubernetes.io/job-completion-index"))),
+                pod["spec"]["nodeName"],
+                "Running",
+                self.world.now,
+                rank,
+            )
+            for rank, pod in enumerate(pods)
+        )
+        document = replace(document, agents=agents)
+        if len(agents) < self.slots:
+            return replace(document, broken=True)
+        if document.broken:
+            formed = replace(
+                document, broken=False, round=document.round + 1, round_formed_at=self.world.now
+            )
+            return _recovering(formed)
+        return self._stepped(document)
+
+    def _stepped(self, document: StatusDocument) -> StatusDocument:
+        saved = document.latest_checkpoint
+        last = document.progress.step if document.progress else (saved.step if saved else 0)
+        step = min(last + STEPS_A_TICK, self.total_steps)
+        progress = Progress(
+            step, self.total_steps, 10.0 / step, 10.0, step * 4096, 1000.0, 0.5, self.world.now
+        )
+        checkpoint = SavedReport(step, f"/ckpt/step-{step}", 1, self.world.now, 0.1)
+        return _recovered(
+            replace(
+                document,
+                progress=progress,
+                latest_checkpoint=checkpoint,
+                finished=step == self.total_steps,
+            )
+        )
+
+    def _faults(self) -> None:
+        document = self.world.document
+        step = document.progress.step if document and document.progress else 0
+        if self.script and step >= self.script[0][0]:
+            self.script.pop(0)[1](self)
+
+
+def _recovering(document: StatusDocument) -> StatusDocument:
+    return _with_last_incident(document, reschedule_seconds=1.0)
+
+
+def _recovered(document: StatusDocument) -> StatusDocument:
+    if not document.incidents or document.incidents[-1].first_step_seconds is not None:
+        return document
+    step = document.incidents[-1].last_step
+    return _with_last_incident(
+        document, restore_seconds=1.0, first_step_seconds=0.5, resumed_step=step
+    )
+
+
+def _with_last_incident(document: StatusDocument, **parts: Any) -> StatusDocument:
+    if not document.incidents:
+        return document
+    last = replace(document.incidents[-1], **parts)
+    return replace(document, incidents=(*document.incidents[:-1], last))
+
+
+def _broken(simulation: Simulation, **parts: Any) -> None:
+    document = simulation.world.document
+    assert document is not None
+    assert document.progress is not None
+    incident = Incident(
+        round=document.round,
+        time=simulation.world.now,
+        last_step=document.progress.step,
+        detect_seconds=0.1,
+        **parts,
+    )
+    simulation.world.document = replace(
+        document, broken=True, incidents=(*document.incidents, incident)
+    )
+
+
+def kill_worker(simulation: Simulation) -> None:
+    """SIGKILL to the worker in the first slot."""
+    world = simulation.world
+    assert world.document is not None
+    agent = world.document.agents[0]
+    fault = FaultReport(world.document.round, 0, world.now, signal=9)
+    _broken(
+        simulation,
+        evidence="WorkerExit",
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+        first_fault=fault,
+    )
+
+
+def power_off_node(simulation: Simulation) -> None:
+    """Of the last slot: its agent falls silent, its pod is evicted and stays Terminating."""
+    world = simulation.world
+    assert world.document is not None
+    agent = world.document.agents[-1]
+    world.nodes[agent.node] = node(agent.node, ready=False)
+    key = ObjectKey("Pod", agent.name)
+    world.objects[key] = world.terminating(world.objects[key])
+    _broken(
+        simulation,
+        evidence="LeaseExpired",
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+    )
+
+
+def fail_stage(simulation: Simulation, name: str, exit_code: int, message: str) -> None:
+    """The pods of a Job fail, and the Job with them."""
+    job = simulation.world.objects[ObjectKey("Job", name)]
+    simulation.end_pods(job, exit_code, message)
+    simulation.finish(job, "Failed")
+
+
+def claim(name: str) -> Object:
+    return {
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "uid": "claim", "generation": 1},
+        "status": {"phase": "Bound"},
+    }
+
+
+def cluster(world: World, **parts: Any) -> Simulation:
+    """Four ready nodes and the run's claim."""
+    world.nodes = {name: node(name) for name in ("node-0", "node-1", "node-2", "node-3")}
+    name = world.body["spec"]["storage"]["claimName"]
+    world.objects[ObjectKey("PersistentVolumeClaim", name)] = claim(name)
+    return Simulation(world, **parts)
+
+
+__all__ = ["Simulation", "changed", "cluster", "fail_stage", "kill_worker", "power_off_node"]

@@ -1,0 +1,110 @@
+"""A run walks from nothing to Serving through a killed worker and a lost node; then again with the
+operator killed at every write.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain_operator import conditions
+
+from .runs import demo_body
+from .simulation import Simulation, cluster, kill_worker, power_off_node
+from .world import KilledError, Operator, World
+
+MAX_TICKS = 80
+
+
+def scripted() -> Simulation:
+    script = [(50, kill_worker), (120, power_off_node)]
+    return cluster(World(demo_body()), script=script)
+
+
+def walk(simulation: Simulation) -> list[Simulation]:
+    """The simulation before each tick's passes, up to Serving. Ends in the given one."""
+    operator, seen = Operator(simulation.world), []
+    for _ in range(MAX_TICKS):
+        seen.append(simulation.copy())
+        operator.settle()
+        if conditions.state(simulation.world.status) == conditions.SERVING:
+            return seen
+        simulation.tick()
+    raise AssertionError(f"not serving after {MAX_TICKS} ticks: {simulation.world.status}")
+
+
+def test_run_with_a_killed_worker_and_a_lost_node_reaches_serving():
+    simulation = scripted()
+    walk(simulation)
+    status = simulation.world.status
+    assert [(made.stage, made.name) for made in status.artifacts] == [
+        ("Data", None),
+        ("Training", None),
+        ("Export", None),
+        ("PostTraining", "sft"),
+    ]
+    assert [incident.fault_class for incident in status.incidents] == ["WorkerKilled", "NodeLost"]
+    assert [incident.level for incident in status.incidents] == ["WorkerRestart", "NodeReplacement"]
+    assert all(incident.first_step_seconds == 0.5 for incident in status.incidents)
+    assert status.attempt == 1
+    assert status.budgets.total == 2
+    assert status.training is not None
+    assert status.training.step == 240
+    assert status.serving is not None
+    assert status.serving.url == "http://demo-serve.llm.svc.cluster.local:8000/v1"
+    assert {item.type: item.status for item in status.conditions} == dict.fromkeys(
+        ["Succeeded", "DataReady", "Trained", "Exported", "PostTrained", "Served"], "True"
+    )
+    assert all(stage.finished_at for stage in status.stages)
+
+
+def test_run_in_its_end_state_plans_nothing():
+    simulation = scripted()
+    walk(simulation)
+    decided = Operator(simulation.world).plan()
+    assert (decided.apply, decided.delete) == ((), ())
+    assert decided.status == simulation.world.status
+
+
+def test_operator_killed_at_every_write_in_turn_reaches_the_same_state():
+    """The world is deterministic and the operator remembers nothing: where the state at the end of
+    a tick is the same, so is all that follows.
+    """
+    kills = 0
+    for before in walk(scripted()):
+        undisturbed = before.copy().world
+        Operator(undisturbed, told=set(undisturbed.events)).settle()
+        for moment in range(1000):
+            disturbed = before.copy().world
+            if not _settle_with_a_kill(disturbed, moment):
+                break
+            kills += 1
+            assert disturbed == undisturbed, f"killed at {moment}, {disturbed.now}"
+    assert kills > 100
+
+
+def _settle_with_a_kill(world: World, moment: int) -> bool:
+    """Kills the operator at the `moment`-th edge of a write; False if there are not so many."""
+    edges = iter(range(1000))
+
+    def kill(_edge: str) -> None:
+        if next(edges) == moment:
+            raise KilledError
+
+    try:
+        Operator(world, on_write=kill, told=set(world.events)).settle()
+    except KilledError:
+        Operator(world).settle()  # a new process: nothing told, nothing known
+        return True
+    return False
+
+
+@pytest.mark.parametrize("away", [range(1, 9), range(6, 14), range(12, 30), range(25, 60)])
+def test_run_whose_operator_is_away_meanwhile_catches_up(away: range):
+    simulation = scripted()
+    for tick in range(MAX_TICKS):
+        if tick not in away:
+            Operator(simulation.world).settle()
+        simulation.tick()
+    status = simulation.world.status
+    assert conditions.state(status) == conditions.SERVING
+    assert status.budgets.total == len(status.incidents) == 2
