@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import ControlPlane
-from tests.integration.harness import Api, Coordinators, Operator
+from tests.cluster.control_plane import NodeMonitor
+from tests.integration.harness import Api, Coordinators, Kubelets, Operator
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     directory = tmp_path_factory.mktemp("control-plane") / "run"
-    with ControlPlane("integration", directory) as started:
+    # Nothing renews the nodes' leases: their conditions are what a test says.
+    monitor = NodeMonitor(grace_period_seconds=86_400)
+    with ControlPlane("integration", directory, monitor=monitor) as started:
         yield started
 
 
@@ -25,6 +28,13 @@ def api(control_plane: ControlPlane) -> Iterator[Api]:
     client = Api(control_plane)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def kubelets(api: Api) -> Iterator[Kubelets]:
+    stand_ins = Kubelets(api)
+    yield stand_ins
+    stand_ins.close()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +49,7 @@ def operator(
     api: Api,
     control_plane: ControlPlane,
     coordinators: Coordinators,
+    kubelets: Kubelets,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Operator]:
     directory: Path = tmp_path_factory.mktemp("operator")

@@ -1,13 +1,15 @@
 """What integration tests stand on: the API server as a user sees it, the operator as a process of
 its own with its real service account, a stand-in for the kubelet and one for the coordinator.
 
-There is no kubelet on a bare control plane: pods that the real controllers make stay Pending until
-a test says what became of them. Everything else is real.
+There is no kubelet on a bare control plane: nodes are made by hand, and pods that the real
+controllers make and the real scheduler binds stay Pending until a test says what became of them.
+Everything else is real.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -119,6 +121,56 @@ class Api:
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+
+class Kubelets:
+    """Nodes without a machine. Pods that are to go from a live one are let go of."""
+
+    NODES = ("node-1", "node-2", "node-3")
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._stopped = threading.Event()
+        for name in self.NODES:
+            api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+            self.report(name, "True")
+        self._thread = threading.Thread(target=self._let_go_for_ever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def report(self, node: str, ready: str) -> None:
+        """What the Ready condition says; "Unknown" is what becomes of a node without power."""
+        condition = {"type": "Ready", "status": ready, "reason": "Test", "message": ""}
+        room = {"cpu": "64", "memory": "256Gi", "pods": "500"}
+        status = {"conditions": [condition], "capacity": room, "allocatable": room}
+        self._api.kubectl(
+            "patch", "node", node, "--subresource=status", "--type=merge",
+            f"-p={json.dumps({'status': status})}",
+        )  # fmt: skip
+
+    def _let_go_for_ever(self) -> None:
+        while not self._stopped.wait(0.3):
+            for pod in self._api.list("Pod", ""):
+                if pod["metadata"].get("deletionTimestamp") and self._is_ready(pod):
+                    self._let_go(pod["metadata"])
+
+    def _is_ready(self, pod: Object) -> bool:
+        node = self._api.get("Node", "", pod["spec"].get("nodeName", self.NODES[0]))
+        assert node is not None
+        return any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in node["status"]["conditions"]
+        )
+
+    def _let_go(self, metadata: Object) -> None:
+        with contextlib.suppress(ApiError):  # it is gone meanwhile
+            self._api.delete(
+                "Pod", metadata["namespace"], metadata["name"],
+                grace_seconds=0, uid=metadata["uid"],
+            )  # fmt: skip
 
 
 class Coordinators:

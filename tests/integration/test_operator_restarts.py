@@ -1,0 +1,83 @@
+"""The operator dies, others meddle, writes collide: the run does not notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.harness import Api, Coordinators, Object, Operator, eventually
+from tests.integration.walk import Walk
+
+
+@pytest.fixture
+def walk(operator: Operator, api: Api, coordinators: Coordinators, namespace: str) -> Walk:
+    return Walk(api, coordinators, namespace)
+
+
+def identities(walk: Walk) -> dict[str, tuple[str, str]]:
+    """uid and, where nobody but the operator writes the object, resourceVersion."""
+    found: dict[str, tuple[str, str]] = {}
+    for kind in ("Job", "Deployment", "Service", "ConfigMap", "Pod"):
+        for body in walk.api.list(kind, walk.namespace, run=walk.name):
+            metadata = body["metadata"]
+            found[f"{kind}/{metadata['name']}"] = (metadata["uid"], metadata["resourceVersion"])
+    return found
+
+
+def test_operator_killed_and_started_again_touches_no_child(walk: Walk, operator: Operator) -> None:
+    walk.to_training()
+    before = identities(walk)
+    operator.kill()
+    walk.says(80)  # training goes on without it
+    operator.start()
+    eventually(lambda: walk.status["training"]["step"] == 80, "step 80 in the status")
+    walk.until_state("Training")
+    assert identities(walk) == before
+    assert walk.status["attempt"] == 1
+
+
+def test_stage_that_ends_while_the_operator_is_away_is_taken_up(
+    walk: Walk, operator: Operator
+) -> None:
+    walk.begin()
+    walk.until_pods("data")
+    operator.kill()
+    walk.finish("data", "Data")
+    operator.start()
+    walk.until_pods("training", 2)
+
+
+def test_operator_asked_to_stop_ends_cleanly_within_seconds(operator: Operator) -> None:
+    try:
+        assert operator.stop() == 0
+    finally:
+        operator.start()
+
+
+def test_child_deleted_by_hand_comes_back(walk: Walk) -> None:
+    walk.to_training()
+    walk.api.delete("Service", walk.namespace, "demo-coordinator")
+    eventually(
+        lambda: walk.api.get("Service", walk.namespace, "demo-coordinator"), "the Service again"
+    )
+
+
+def test_child_scaled_by_hand_is_scaled_back(walk: Walk) -> None:
+    walk.to_training()
+    walk.api.patch("deployment", walk.namespace, "demo-coordinator", {"spec": {"replicas": 0}})
+
+    def replicas() -> bool:
+        found = walk.api.get("Deployment", walk.namespace, "demo-coordinator")
+        return bool(found and found["spec"]["replicas"] == 1)
+
+    eventually(replicas, "one replica again")
+
+
+def test_others_writes_to_the_run_do_not_lose_the_operators_status(walk: Walk) -> None:
+    walk.to_training()
+    for number in range(20):  # each makes the operator's copy of the run old
+        labels: Object = {"metadata": {"labels": {"touched": str(number)}}}
+        walk.api.patch("pretrainrun", walk.namespace, walk.name, labels)
+        walk.says(60 + number)
+    walk.says(99)
+    eventually(lambda: walk.status["training"]["step"] == 99, "step 99 in the status")
+    assert walk.run["metadata"]["labels"] == {"touched": "19"}
