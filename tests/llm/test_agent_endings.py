@@ -65,6 +65,18 @@ def test_worker_refuses_its_input_agent_leaves_the_message_and_its_code() -> Non
         assert told.first_fault.error_kind == "InputError"
 
 
+def test_agent_asked_to_stop_before_training_has_nothing_to_save() -> None:
+    with open_world(nodes=1) as world:
+        (world.folder / "deaf").touch()
+        before = world.stepping()
+        world.agents["pod-0"].send_signal(signal.SIGTERM)
+        assert world.agents["pod-0"].wait(20) == exit_codes.SAVED
+        after = world.seen(lambda s: s.broken, "the round is over")
+        assert after.round == before.round
+        assert after.incidents[-1].evidence == status.STOP_REQUESTED
+        assert after.incidents[-1].first_fault is None
+
+
 def test_coordinator_gone_after_the_last_step_agent_ends_with_zero() -> None:
     with open_world(nodes=1) as world:
         world.stepping()

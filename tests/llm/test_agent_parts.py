@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def test_outbox_batch_is_bounded() -> None:
 
 
 @pytest.fixture
-def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="agent-"))  # short: it holds Unix sockets
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="agent-") as path:  # short: it holds Unix sockets
+        yield Path(path)
 
 
 def restored(step: int) -> WorkerReport:

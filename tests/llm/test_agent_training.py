@@ -16,7 +16,7 @@ def test_training_worker_and_agent_killed_run_finishes(volume: Path) -> None:
         volume,
         parallelism=mesh(shard=2),
         nodes={"count": 2, "spares": 1},
-        training={"steps": 120},
+        training={"steps": 90},
         checkpoint={"interval": 20, "keep_latest": 2},
     )
     write_data(run.layout, tokens=80_000)
@@ -37,11 +37,11 @@ def test_training_worker_and_agent_killed_run_finishes(volume: Path) -> None:
         evidence = [incident.evidence for incident in end.incidents]
         assert evidence == [status.WORKER_EXIT, status.LEASE_EXPIRED]
         assert end.progress
-        assert end.progress.step == 120
+        assert end.progress.step == 90
         assert end.progress.loss < 0.9 * end.progress.initial_loss
         assert end.replay.steps > 0
         assert end.replay.max_loss_difference == 0
         assert end.latest_checkpoint
-        assert end.latest_checkpoint.step == 120
+        assert end.latest_checkpoint.step == 90
     finally:
         world.close()

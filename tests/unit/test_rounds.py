@@ -59,6 +59,10 @@ def in_round(policy: Policy = POLICY) -> State:
     return told(state, T0, *running("a", "b"))
 
 
+def faulted(state: State, name: str, number: int, now: float, *, is_echo: bool = False) -> State:
+    return rounds.faulted(state, name, number, now, is_echo=is_echo)
+
+
 def members(state: State) -> tuple[str, ...]:
     return state.round.members if state.round and not state.round.broken else ()
 
@@ -118,8 +122,8 @@ def test_running_round_report_breaks_it_or_not(
 
 
 def test_running_round_fault_of_another_round_is_ignored() -> None:
-    assert evidence(rounds.faulted(in_round(), "b", 7, T0 + 1)) is None
-    assert evidence(rounds.faulted(in_round(), "b", 1, T0 + 1)) == (status.WORKER_EXIT, "b")
+    assert evidence(faulted(in_round(), "b", 7, T0 + 1)) is None
+    assert evidence(faulted(in_round(), "b", 1, T0 + 1)) == (status.WORKER_EXIT, "b")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_lost_member_spare_takes_its_rank() -> None:
 
 
 def test_failed_worker_same_members_keep_ranks() -> None:
-    state = rounds.stepped(rounds.faulted(in_round(), "b", 1, T0 + 1), 5)
+    state = rounds.stepped(faulted(in_round(), "b", 1, T0 + 1), 5)
     state = told(state, T0 + 1, report("b", WAITING, round=1))
     assert members(state) == ()
     state = told(state, T0 + 1.1, report("a", WAITING, round=1))
@@ -194,7 +198,7 @@ def test_back_off_barren_rounds_doubles_up_to_a_cap(barren: int, seconds: float)
 
 def test_next_round_without_progress_backs_off() -> None:
     again = (report("a", WAITING, round=1), report("b", WAITING, round=1))
-    state = told(rounds.faulted(in_round(), "b", 1, T0), T0 + 0.9, *again)
+    state = told(faulted(in_round(), "b", 1, T0), T0 + 0.9, *again)
     assert state.waiting_for == "the back-off after 1 rounds without a step of progress"
     state = told(state, T0 + 1.0, *again)
     assert (members(state), state.barren_rounds) == (("a", "b"), 1)
@@ -203,7 +207,7 @@ def test_next_round_without_progress_backs_off() -> None:
 def test_next_round_late_step_counts_as_progress() -> None:
     """The last steps of a round are reported after its end."""
     again = (report("a", WAITING, round=1), report("b", WAITING, round=1))
-    state = told(rounds.faulted(in_round(), "b", 1, T0), T0 + 0.1, *again)
+    state = told(faulted(in_round(), "b", 1, T0), T0 + 0.1, *again)
     assert members(state) == ()
     state = told(rounds.stepped(state, 1), T0 + 0.2, *again)
     assert (members(state), state.barren_rounds) == (("a", "b"), 0)
@@ -213,7 +217,7 @@ def test_replayed_step_is_not_progress() -> None:
     state = rounds.stepped(replace(in_round(), highest_step=10), 10)
     state = replace(state, round=state.round and replace(state.round, highest_step_before=10))
     again = (report("a", WAITING, round=1), report("b", WAITING, round=1))
-    state = told(rounds.faulted(state, "b", 1, T0), T0 + 0.5, *again)
+    state = told(faulted(state, "b", 1, T0), T0 + 0.5, *again)
     assert members(state) == ()
 
 
@@ -224,6 +228,17 @@ def test_draining_all_saved_breaks_without_charge() -> None:
     state = told(state, T0 + 2.5, report("a", WAITING, round=1, saved=True))
     assert evidence(state) == (status.STOP_REQUESTED, "b")
     assert (members(state), state.barren_rounds) == (("a", "c"), 0)
+
+
+@pytest.mark.parametrize(
+    ("is_echo", "expected"),
+    [(True, (status.STOP_REQUESTED, "b")), (False, (status.WORKER_EXIT, "a"))],
+)
+def test_draining_worker_fails_only_a_genuine_failure_is_one(
+    is_echo: bool, expected: tuple[str, str]
+) -> None:
+    state = told(in_round(), T0 + 1, report("b", LEAVING, round=1))
+    assert evidence(faulted(state, "a", 1, T0 + 2, is_echo=is_echo)) == expected
 
 
 def test_draining_never_ending_is_broken_at_the_limit() -> None:
@@ -292,6 +307,6 @@ def test_agents_gone_for_long_are_forgotten() -> None:
 
 
 def test_ticked_is_a_fixed_point() -> None:
-    state = rounds.faulted(in_round(), "b", 1, T0 + 1)
+    state = faulted(in_round(), "b", 1, T0 + 1)
     once = told(state, T0 + 1, report("a", WAITING, round=1))
     assert rounds.ticked(once, T0 + 1) == once

@@ -92,4 +92,7 @@ def _gave_up(error: StageError) -> int:
 if __name__ == "__main__":
     if os.getpid() == 1:
         init.split()
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking torch down in order would take a second of the grace period

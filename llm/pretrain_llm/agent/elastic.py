@@ -14,7 +14,9 @@ _exit_barrier      nothing: the coordinator has said that everybody has finished
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import (
@@ -99,16 +101,15 @@ class Agent(SimpleElasticAgent):
 
     def _failed(self, workers: Workers) -> RunResult:
         """Raises FinalWorkerError."""
-        self._tell_faults(workers)
+        self._tell_faults([ending for ending in workers.endings if not ending.is_orderly])
         for ending in workers.endings:
             if ending.exit_code in exit_codes.FINAL:
                 raise FinalWorkerError(_final_error(ending))
         return RunResult(state=WorkerState.FAILED)
 
-    def _tell_faults(self, workers: Workers) -> None:
-        for ending in workers.endings:
-            if not ending.is_orderly:
-                self._link.add(AgentEvent(fault=ending.fault(self._link.standing.round)))
+    def _tell_faults(self, endings: Iterable[Ending]) -> None:
+        for ending in endings:
+            self._link.add(AgentEvent(fault=ending.fault(self._link.standing.round)))
 
     def _ended(self, workers: Workers, worker_group: WorkerGroup) -> RunResult:
         """All workers ended in order: finished, or saved on somebody's request."""
@@ -131,9 +132,10 @@ class Agent(SimpleElasticAgent):
         while not workers.all_ended and time.monotonic() < deadline and not self._is_broken():
             workers.wait(LOOK_SECONDS, self._bell.fd)
             self._bell.clear()
-        self._tell_faults(workers)
-        is_saved = workers.all_ended and all(ending.is_orderly for ending in workers.endings)
-        raise StopRequestedError(is_saved=is_saved)
+        # SIGTERM ends a worker that has not begun to train: it has nothing to save.
+        lost = [e for e in workers.endings if not e.is_orderly and e.exit_code != -signal.SIGTERM]
+        self._tell_faults(lost)
+        raise StopRequestedError(is_saved=workers.all_ended and not lost)
 
     def _is_broken(self) -> bool:
         return bool(self._worker_group.spec.rdzv_handler.num_nodes_waiting())

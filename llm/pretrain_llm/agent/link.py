@@ -130,7 +130,8 @@ class Link:
                 self._hear(_exchange(connection, "POST", protocol.REPORT_PATH, body), report)
             except (OSError, HTTPException, codec.DecodeError, RefusedError) as error:
                 connection.close()
-                logger.debug("report: %s", error)
+                if retry_seconds == FIRST_RETRY_SECONDS:
+                    logger.warning("coordinator %s: %s", self._settings.coordinator, error)
                 time.sleep(retry_seconds)
                 retry_seconds = min(MAX_RETRY_SECONDS, 2 * retry_seconds)
                 with self._changed:

@@ -128,12 +128,11 @@ def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) 
         return _with_worker_report(ledger, event.worker)
     if event.fault is None:
         return ledger
-    after = replace(
-        ledger, rounds=rounds.faulted(ledger.rounds, agent_name, event.fault.round, now)
-    )
-    after = _with_incident(after)
+    fault, is_echo = event.fault, incidents.is_echo(event.fault)
+    state = rounds.faulted(ledger.rounds, agent_name, fault.round, now, is_echo=is_echo)
+    after = _with_incident(replace(ledger, rounds=state))
     agent = after.rounds.agents[agent_name]
-    return replace(after, recoveries=incidents.with_fault(after.recoveries, event.fault, agent))
+    return replace(after, recoveries=incidents.with_fault(after.recoveries, fault, agent))
 
 
 def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:

@@ -122,10 +122,15 @@ def hung_up(state: State, name: str, now: float) -> State:
     return replace(state, agents={**state.agents, name: replace(agent, hung_up_at=now)})
 
 
-def faulted(state: State, agent: str, round_number: int, now: float) -> State:
-    """The state after a worker of `round_number` failed."""
+def faulted(state: State, agent: str, round_number: int, now: float, *, is_echo: bool) -> State:
+    """The state after a worker of `round_number` failed.
+
+    A peer that was asked to stop before it could save leaves echoes behind, not faults.
+    """
     if state.round is None or state.round.number != round_number:
         return state
+    if state.round.draining and is_echo:
+        return broken(state, replace(state.round.draining, time=now))
     return broken(state, Break(now, status.WORKER_EXIT, agent))
 
 

@@ -6,6 +6,7 @@ POST /agents/report   GET /agents/view   GET /status   GET /metrics   GET /healt
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -104,7 +105,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("", port), RequestHandler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        logger.debug("connection of %s ended early", client_address, exc_info=True)
+        if isinstance(sys.exception(), ConnectionError | TimeoutError):
+            return  # an agent that was killed, or came back with a new connection
+        logger.exception("request of %s", client_address)
 
 
 class RequestHandler(BaseHTTPRequestHandler):
