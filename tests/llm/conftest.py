@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -22,10 +19,7 @@ def warm_workers(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ[environment.CONFIG] = str(
         runs.write_config(runs.run_config(folder), folder / "run.json")
     )
-    # Python 3.11's fork server preloads with the path of its own start, and ignores failed imports.
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    multiprocessing.get_context("forkserver").set_forkserver_preload([worlds.PRELOAD])
-    forkserver.ensure_running()
+    worlds.warm_up()
 
 
 @pytest.fixture

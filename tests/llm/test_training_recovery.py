@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,15 @@ def test_training_one_rank_asked_to_stop_all_save_this_step_and_leave(
     after = trained(run, ranks=2)
     assert after.restored_step == last_step
     assert {**workers.losses, **after.losses} == undisturbed
+
+
+def test_training_asked_to_stop_while_it_sets_up_leaves_and_loses_nothing(volume: Path) -> None:
+    run = _on_one_rank(_run(volume))
+    with world(run) as workers:
+        workers.wait_for(lambda w: "Building" in w.log())
+        workers.kill(signal.SIGTERM)
+        assert workers.exit_codes() == [exit_codes.SAVED]
+    assert _checkpoints(run) == sorted(workers.losses)[-1:]
 
 
 def test_training_finished_keeps_the_newest_and_can_be_prolonged(volume: Path) -> None:

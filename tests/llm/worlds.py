@@ -27,7 +27,7 @@ from pretrain_llm.contract.results import StageError
 from .runs import write_config
 
 PRELOAD = "pretrain_llm.training.preload"
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.005
 
 
@@ -56,7 +56,8 @@ class World:
         return codec.from_json(StageError, (self.folder / f"error-{rank}.json").read_bytes())
 
     def log(self, rank: int = 0) -> str:
-        return (self.folder / f"log-{rank}.txt").read_text()
+        path = self.folder / f"log-{rank}.txt"
+        return path.read_text() if path.exists() else ""
 
     def wait_for(self, condition: Callable[[World], bool]) -> None:
         """Returns once the reports meet the condition."""
@@ -111,6 +112,19 @@ def world(run: config.RunConfig, ranks: int = 1) -> Iterator[World]:
                 closer.sendto(b"", str(folder / "reports"))
             listener.join()
             inbox.close()
+
+
+def warm_up() -> None:
+    """Starts the fork server and returns once it has imported what workers need.
+
+    Python 3.11's preloads with the path of its own start, and ignores imports that fail.
+    """
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    first = context.Process(target=os.getpid)
+    first.start()
+    first.join()
 
 
 def trained(run: config.RunConfig, ranks: int = 1) -> World:

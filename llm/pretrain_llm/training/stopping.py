@@ -17,6 +17,17 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from ..contract import exit_codes
+
+
+def leave_at_once() -> None:
+    """While a worker sets up there is nothing to save: SIGTERM ends it where it is."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise SystemExit(exit_codes.SAVED)
+
 
 class StopAgreement:
     """Of one process; every rank of the group makes one and calls it in the same order."""
@@ -29,7 +40,7 @@ class StopAgreement:
         self._posted: dist.Work | None = None
 
     def listen(self) -> None:
-        """Takes SIGTERM from now on; it does not end the process any more."""
+        """Takes SIGTERM from now on, when there are steps to lose."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

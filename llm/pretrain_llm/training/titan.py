@@ -62,7 +62,6 @@ class Trainer(torchtitan.trainer.Trainer):
     def init_distributed(self) -> ParallelDims:
         parallel_dims = super().init_distributed()
         self._stop = StopAgreement(dist.new_group(backend="gloo"))
-        self._stop.listen()
         self._ready = False
         return parallel_dims
 
@@ -70,6 +69,7 @@ class Trainer(torchtitan.trainer.Trainer):
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
         if not self._ready:
             self._ready = True
+            self._stop.listen()
             self.metrics_processor.start_clock()
             report(restored=RestoredReport(self.step, time.time()))
         asked_to_stop = self._stop.agreed()

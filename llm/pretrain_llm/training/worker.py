@@ -21,6 +21,7 @@ from ..contract.config import RunConfig
 from ..errors import DeviceMemoryError, InputError
 from . import cpu, mesh, preconditions, titan
 from .inputs import open_inputs
+from .stopping import leave_at_once
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a plain RuntimeError
 
@@ -28,6 +29,7 @@ _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a plain 
 def main() -> None:
     """Raises InputError, DeviceMemoryError, SystemExit(SAVED) and whatever torch raises."""
     run = config.load(os.environ.get(environment.CONFIG, environment.CONFIG_PATH))
+    leave_at_once()
     _log_to_stdout(mesh.loss_rank(run.parallelism))
     try:
         _train(run)
