@@ -32,6 +32,7 @@ Quantity = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
+            "minimum": 0,
             "maxLength": 32,
             "pattern": _QUANTITY,
         }

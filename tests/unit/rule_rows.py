@@ -1,0 +1,233 @@
+"""One row for each rule of the API: a change of the demo's run that breaks it, and a neighbour that
+does not. The unit tests put them through `config`, the integration tests through a real API server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .runs import demo_body, set_field
+
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    rule: str
+    bad: Changes  # path: value; below spec unless it begins with metadata
+    good: Changes
+    found: tuple[str, ...]  # what the message must say: the value, and a word of the remedy
+    base: Changes = field(default_factory=dict)  # applied before either
+
+    def body(self, changes: Changes) -> dict[str, Any]:
+        body = demo_body()
+        for path, value in {**self.base, **changes}.items():
+            set_field(body, path if path.startswith("metadata") else f"spec.{path}", value)
+        return body
+
+
+_FOUR_NODES = {"nodes.count": 4}
+_UNTIED = {"model.tieEmbeddings": False}
+
+
+def _post(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "steps": 1} for name in names]
+
+
+def _sources(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "path": f"corpus/{name}"} for name in names]
+
+
+ROWS = (
+    Row("heads-divide-dim", {"model.dim": 130}, {"model.dim": 136}, ("130", "multiple")),
+    Row("head-dim-even", {"model.dim": 132}, {"model.dim": 136}, ("33", "even")),
+    Row(
+        "kv-heads-divide-heads",
+        {"model.numKVHeads": 3},
+        {"model.numKVHeads": 4},
+        ("3", "divides numHeads"),
+    ),
+    Row(
+        "tokenizer-one-source",
+        {"tokenizer": {}},
+        {"tokenizer": {"path": "tokenizers/a"}},
+        ("missing", "exactly one"),
+    ),
+    Row(
+        "tokenizer-one-source",
+        {"tokenizer.path": "tokenizers/a"},
+        {},
+        ("both set", "exactly one"),
+    ),
+    Row(
+        "tokenizer-fits-model",
+        {"tokenizer.train.vocabSize": 4097},
+        {"tokenizer.train.vocabSize": 4096},
+        ("4097", "4096", "raise"),
+    ),
+    Row(
+        "sources-unique",
+        {"data.sources": _sources("a", "b", "a")},
+        {"data.sources": _sources("a", "b", "c")},
+        ("a", "its own"),
+    ),
+    Row(
+        "length-one-unit",
+        {"training.tokens": 1e6},
+        {"training.tokens": 1e6, "training.steps": None},
+        ("both set", "exactly one"),
+    ),
+    Row(
+        "length-one-unit",
+        {"training.steps": None},
+        {"training.steps": 1},
+        ("missing", "exactly one"),
+    ),
+    Row(
+        "wandb-online-has-key",
+        {"training.wandb.mode": "online"},
+        {"training.wandb.mode": "online", "training.wandb.apiKeySecret": {"name": "wandb"}},
+        ("online", "Secret"),
+    ),
+    Row(
+        "shard-degree-not-zero",
+        {"parallelism": {"dataParallelShard": 0}},
+        {"parallelism": {"dataParallelShard": 2}},
+        ("0", "-1"),
+    ),
+    Row(
+        "mesh-fills-world",
+        {"parallelism": {"dataParallelShard": 3}},
+        {"parallelism": {"dataParallelShard": 2}},
+        ("3 ranks", "2", "product"),
+    ),
+    Row(
+        "mesh-fills-world",
+        {"parallelism": {"dataParallelReplicate": 3}},
+        {"parallelism": {"dataParallelReplicate": 2}},
+        ("3 ranks", "4", "product"),
+        base=_FOUR_NODES,
+    ),
+    Row(
+        "batch-divides",
+        {"training.globalBatchSize": 15},
+        {"training.globalBatchSize": 14},
+        ("15", "2", "multiple"),
+    ),
+    Row(
+        "batch-divides",
+        {"training.localBatchSize": 3},
+        {"training.localBatchSize": 4},
+        ("16", "6", "multiple"),
+    ),
+    Row(
+        "tensor-parallel-divides-heads",
+        {"parallelism": {"tensorParallel": 4}},
+        {"parallelism": {"tensorParallel": 2}},
+        ("4", "numKVHeads", "divisor"),
+        base=_FOUR_NODES,
+    ),
+    Row(
+        "pipeline-fits-layers",
+        {"model.numLayers": 1},
+        {"model.numLayers": 2},
+        ("2", "1", "layer"),
+        base={"parallelism": {"pipelineParallel": 2}, **_UNTIED},
+    ),
+    Row(
+        "pipeline-unties-embeddings",
+        {"parallelism": {"pipelineParallel": 2}},
+        {"parallelism": {"pipelineParallel": 2}, **_UNTIED},
+        ("2", "tieEmbeddings false"),
+    ),
+    Row(
+        "post-training-unique",
+        {"postTraining": _post("a", "a")},
+        {"postTraining": _post("a", "b")},
+        ("a", "its own"),
+    ),
+    Row(
+        "post-training-names-free",
+        {"postTraining": _post("last")},
+        {"postTraining": _post("first")},
+        ("last", "another"),
+    ),
+    Row(
+        "serving-from-known",
+        {"serving.from": "dpo"},
+        {"serving.from": "sft"},
+        ("dpo", "use one of"),
+    ),
+    Row(
+        "serving-devices-divide-heads",
+        {"serving.devices": 3},
+        {"serving.devices": 2},
+        ("3", "4", "divisor"),
+    ),
+    Row(
+        "serving-length-trained",
+        {"serving.maxModelLength": 257},
+        {"serving.maxModelLength": 256},
+        ("257", "256", "lower"),
+    ),
+    Row(
+        "name-fits-children",
+        {"metadata.name": "a" * 41},
+        {"metadata.name": "a" * 40},
+        ("41", "choose at most 40"),
+    ),
+    Row(
+        "name-fits-children",
+        {"metadata.name": "a.b"},
+        {"metadata.name": "a-b"},
+        ("a.b", "choose"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of a started run: one that is refused, and a neighbour that is not."""
+
+    rule: str
+    bad: Changes
+    good: Changes
+    trained: bool = False  # the run has its Training and one PostTraining artifact
+    found: tuple[str, ...] = ("another run",)
+
+
+EDITS = (
+    Edit("started-storage", {"storage.claimName": "other"}, {"suspend": True}),
+    Edit("started-model", {"model.dim": 136}, {"checkpoint.interval": 30}),
+    Edit("started-model", {"tokenizer.train.vocabSize": 4000}, {"nodes.spares": 1}),
+    Edit("started-data", {"data.heldOutFraction": 0.1}, {"data.template": {"image": "a:2"}}),
+    Edit("started-data", {"data.sources": _sources("a")}, {"recovery.maxApplicationFaults": 9}),
+    Edit("started-batches", {"training.seed": 2}, {"nodes.template.image": "a:2"}),
+    Edit("started-batches", {"training.localBatchSize": 4}, {"training.wandb": None}),
+    Edit("started-optimiser", {"training.optimizer.beta1": 0.8}, {"export.template.image": "b:1"}),
+    Edit("started-world", {"nodes.count": 4}, {"nodes.spares": 2}),
+    Edit("started-mesh", {"parallelism": {"dataParallelReplicate": 2}}, {"serving.replicas": 2}),
+    Edit("started-export", {"export.dtype": "bfloat16"}, {"serving": None}),
+    Edit("started-length-grows", {"training.steps": 239}, {"training.steps": 241}),
+    Edit(
+        "started-length-grows",
+        {"training.steps": None, "training.tokens": 1e9},
+        {"postTraining": _post("other")},
+    ),
+    Edit("trained-length-stays", {"training.steps": 241}, {"suspend": True}, trained=True),
+    Edit(
+        "finished-post-training-stays",
+        {"postTraining": []},
+        {"serving.replicas": 3},
+        trained=True,
+        found=("finished", "after them"),
+    ),
+    Edit(
+        "finished-post-training-stays",
+        {"postTraining": _post("new", "sft")},
+        {"serving.replicas": 4},
+        trained=True,
+        found=("finished", "after them"),
+    ),
+)
