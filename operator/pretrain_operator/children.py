@@ -14,7 +14,7 @@ from . import config, names, pod_facts, stages
 from .api.status import RunStatus
 from .case import Case
 from .conditions import is_stopped
-from .manifests import inputs, later, serving, storage, training
+from .manifests import inputs, later, serving, storage, templates, training
 from .manifests.jobs import with_suspend
 from .manifests.metadata import Object, annotation, component
 from .observed import KubernetesObject, ObjectKey
@@ -23,10 +23,12 @@ from .settings import Settings
 from .stages import Stage
 
 _STAGE_COMPONENTS = ("data", "export", "postTraining")
+_ATTEMPT_COMPONENTS = (training.COMPONENT, training.COORDINATOR)
 
 
 def wanted(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
     """In the order in which they are applied. Raises SpecError where a pod has no image."""
+    _check_images(case, settings)
     objects: list[Object] = []
     if (claim := storage.claim(case.run)) is not None:
         objects.append(claim)
@@ -43,6 +45,19 @@ def wanted(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
 def is_halted(case: Case, status: RunStatus) -> bool:
     """Whether pods that hold devices should go."""
     return case.spec.suspend or is_stopped(status)
+
+
+def _check_images(case: Case, settings: Settings) -> None:
+    """Of all stages: a missing image is told at once, not after weeks of training."""
+    spec = case.spec
+    templates.merged(settings, "data", spec.data.template, "spec.data.template")
+    templates.merged(settings, "training", spec.nodes.template, "spec.nodes.template")
+    templates.merged(settings, "export", spec.export.template, "spec.export.template")
+    for index, entry in enumerate(spec.post_training):
+        field = f"spec.postTraining[{index}].template"
+        templates.merged(settings, "postTraining", entry.template, field)
+    if spec.serving is not None:
+        templates.merged(settings, "serving", spec.serving.template, "spec.serving.template")
 
 
 def _stage(case: Case, status: RunStatus, stage: Stage, settings: Settings) -> list[Object]:
@@ -96,7 +111,9 @@ def applied(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Ob
         elif desired["kind"] == "PersistentVolumeClaim":
             if found is None:
                 yield desired
-        elif found is None or _has_drifted(desired, found):
+        elif (found is None or _has_drifted(desired, found)) and not _is_blocked(
+            case, status, desired
+        ):
             yield desired
 
 
@@ -115,8 +132,10 @@ def _applied_job(
 
 
 def _is_blocked(case: Case, status: RunStatus, desired: Object) -> bool:
-    """Two attempts never live at once: the pods of the last one must be gone first."""
-    if component(desired) != training.COMPONENT:
+    """Two attempts never live at once: the pods of the last one must be gone first, and as long as
+    they save, their coordinator stays.
+    """
+    if desired["kind"] == "Service" or component(desired) not in _ATTEMPT_COMPONENTS:
         return False
     own = str(status.attempt)
     labels = (pod["metadata"]["labels"] for pod in case.live_pods(training.COMPONENT))

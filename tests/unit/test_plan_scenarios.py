@@ -1,0 +1,653 @@
+"""What happens to a run, one scenario a test: suspended, edited, hit, starved, misspelt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pretrain_llm.contract import codec, exit_codes
+from pretrain_llm.contract.reports import FaultReport
+from pretrain_llm.contract.results import StageError, TerminationMessage
+from pretrain_llm.contract.status import Incident
+from pretrain_operator import conditions
+from pretrain_operator.api.status import Condition
+from pretrain_operator.observed import ObjectKey
+
+from .runs import demo_body
+from .simulation import Simulation, cluster, fail_stage, kill_worker, power_off_node
+from .world import SETTINGS, Operator, World, changed
+
+MAX_TICKS = 60
+
+
+def started(**changes: Any) -> Simulation:
+    return cluster(World(demo_body(**changes)))
+
+
+def settle(simulation: Simulation) -> None:
+    Operator(simulation.world).settle()
+
+
+def until(simulation: Simulation, is_so: Callable[[], object]) -> None:
+    for _ in range(MAX_TICKS):
+        settle(simulation)
+        if is_so():
+            return
+        simulation.tick()
+    raise AssertionError(f"not within {MAX_TICKS} ticks: {simulation.world.status}")
+
+
+def state(simulation: Simulation) -> str | None:
+    return conditions.state(simulation.world.status)
+
+
+def summary(simulation: Simulation) -> Condition:
+    found = conditions.condition(simulation.world.status, conditions.SUCCEEDED)
+    assert found is not None
+    return found
+
+
+def step(simulation: Simulation) -> int:
+    training = simulation.world.status.training
+    return training.step if training else 0
+
+
+def until_state(simulation: Simulation, *wanted: str) -> None:
+    until(simulation, lambda: state(simulation) in wanted)
+
+
+def job_names(simulation: Simulation) -> list[str]:
+    return [job["metadata"]["name"] for job in simulation.world.of_kind("Job")]
+
+
+def components(simulation: Simulation) -> set[str]:
+    return {
+        pod["metadata"]["labels"]["pretrain.dev/component"]
+        for pod in simulation.world.of_kind("Pod")
+        if pod["status"]["phase"] == "Running"
+    }
+
+
+# Suspending
+
+
+def test_run_suspended_in_training_saves_frees_its_devices_and_goes_on_when_resumed():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 50)
+    simulation.world.edit(suspend=True)
+    settle(simulation)
+    assert state(simulation) == conditions.SUSPENDING
+    until_state(simulation, conditions.SUSPENDED)
+    simulation.tick()
+    settle(simulation)
+    assert components(simulation) == set()
+    assert ObjectKey("Deployment", "demo-coordinator") not in simulation.world.objects
+    simulation.world.edit(suspend=False)
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.attempt == 1
+
+
+def test_run_suspended_from_the_start_makes_no_pod():
+    simulation = started(suspend=True)
+    for _ in range(3):
+        settle(simulation)
+        simulation.tick()
+    assert state(simulation) == conditions.SUSPENDED
+    assert simulation.world.of_kind("Pod") == []
+    assert simulation.world.status.stages == ()
+
+
+def test_run_suspended_in_the_data_stage_runs_it_again_when_resumed():
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    simulation.world.edit(suspend=True)
+    until_state(simulation, conditions.SUSPENDED)
+    simulation.world.edit(suspend=False)
+    until_state(simulation, conditions.SERVING)
+
+
+def test_run_suspended_while_serving_has_no_server_and_serves_again_when_resumed():
+    simulation = started()
+    until_state(simulation, conditions.SERVING)
+    simulation.world.edit(suspend=True)
+    settle(simulation)
+    simulation.tick()
+    until_state(simulation, conditions.SUSPENDED)
+    simulation.tick()
+    assert "serving" not in components(simulation)
+    simulation.world.edit(suspend=False)
+    until_state(simulation, conditions.SERVING)
+
+
+# Edits
+
+
+def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_gone():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 50)
+    simulation.world.edit(checkpoint={"interval": 30})
+    settle(simulation)
+    assert simulation.world.status.attempt == 2
+    assert job_names(simulation) == ["demo-data"]  # the old pods are still saving
+    coordinator = simulation.world.objects[ObjectKey("Deployment", "demo-coordinator")]
+    assert coordinator["metadata"]["labels"]["pretrain.dev/attempt"] == "1"
+    assert any("demo-train-1" in pod["metadata"]["name"] for pod in simulation.world.of_kind("Pod"))
+    simulation.tick()
+    settle(simulation)
+    assert "demo-train-2" in job_names(simulation)
+    until_state(simulation, conditions.SERVING)
+    assert step(simulation) == 240
+
+
+def test_edit_of_a_later_stage_does_not_disturb_training():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 50)
+    simulation.world.edit(postTraining=[{"name": "other", "steps": 9}])
+    settle(simulation)
+    assert simulation.world.status.attempt == 1
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.artifacts[-1].name == "other"
+
+
+def test_operator_of_another_version_leaves_a_running_attempt_alone():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 50)
+    newer = SETTINGS.model_copy(update={"unreachable_seconds": 60})
+    decided = Operator(simulation.world, settings=newer).plan()
+    assert {item["kind"] for item in decided.apply} == {"Deployment"}
+    assert decided.delete == ()
+
+
+def test_edit_of_the_data_template_makes_its_job_anew():
+    simulation = started()
+    settle(simulation)
+    first = simulation.world.objects[ObjectKey("Job", "demo-data")]
+    simulation.world.edit(data=changed(first and simulation.world.body["spec"]["data"],
+                                       template={"image": "other:2"}))  # fmt: skip
+    settle(simulation)
+    second = simulation.world.objects[ObjectKey("Job", "demo-data")]
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    assert second["spec"]["template"]["spec"]["containers"][0]["image"] == "other:2"
+
+
+def test_stage_added_behind_a_served_model_runs_while_the_old_one_serves_and_then_replaces_it():
+    simulation = started()
+    until_state(simulation, conditions.SERVING)
+    entries = simulation.world.body["spec"]["postTraining"]
+    simulation.world.edit(postTraining=[*entries, {"name": "more", "steps": 5}])
+    settle(simulation)
+    assert state(simulation) == conditions.POST_TRAINING
+    assert ObjectKey("Deployment", "demo-serve") in simulation.world.objects
+    until_state(simulation, conditions.SERVING)
+    deployment = simulation.world.objects[ObjectKey("Deployment", "demo-serve")]
+    command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "/workspace/demo-post-more" in command
+
+
+def test_serving_taken_out_of_the_spec_is_removed():
+    simulation = started()
+    until_state(simulation, conditions.SERVING)
+    spec = {key: value for key, value in simulation.world.body["spec"].items() if key != "serving"}
+    simulation.world.body = {**simulation.world.body, "spec": spec}
+    settle(simulation)
+    assert state(simulation) == conditions.COMPLETED
+    assert simulation.world.of_kind("Deployment") == []
+    assert simulation.world.status.serving is None
+
+
+# Stops
+
+
+def _error(message: str, code: int, **parts: str) -> str:
+    error = StageError(message, "InputError", code, **parts)
+    return codec.to_json(TerminationMessage(error=error))
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "wanted"),
+    [
+        (
+            exit_codes.BAD_INPUT,
+            _error("not there", 64, field="spec.data.sources[0].path", value="/a", remedy="Fix."),
+            conditions.BAD_INPUT,
+        ),
+        (exit_codes.OUT_OF_MEMORY, _error("out", 66), conditions.OUT_OF_MEMORY),
+        (1, "Traceback: boom", conditions.STAGE_FAILED),
+    ],
+)
+def test_stage_that_fails_for_good_stops_the_run_with_the_programs_words(code, message, wanted):
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    fail_stage(simulation, "demo-data", code, message)
+    settle(simulation)
+    assert state(simulation) == wanted
+    assert summary(simulation).status == "False"
+    words = "spec.data.sources[0].path: not there (found /a). Fix." if code == 64 else ""
+    assert words in summary(simulation).message
+    ready = conditions.condition(simulation.world.status, "DataReady")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("False", wanted)
+
+
+def test_stopped_run_stays_as_it_is_until_the_spec_changes_and_then_goes_on():
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    fail_stage(simulation, "demo-data", 64, _error("not there", 64))
+    settle(simulation)
+    for _ in range(3):
+        simulation.tick()
+        assert Operator(simulation.world).one_pass() == 0
+    data = {"sources": [{"name": "a", "path": "corpus/b"}]}
+    simulation.world.edit(data=data)
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.retries == 1
+
+
+def _first_step_fault(simulation: Simulation, report: FaultReport, last_step: int) -> None:
+    document = simulation.world.document
+    assert document is not None
+    agent = document.agents[0]
+    incident = Incident(
+        round=document.round,
+        time=simulation.world.now,
+        evidence="WorkerExit",
+        agent=agent.name,
+        node=agent.node,
+        first_fault=replace(report, round=document.round),
+        last_step=last_step,
+    )
+    incidents = (*document.incidents, incident)
+    simulation.world.document = replace(document, broken=True, incidents=incidents)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        FaultReport(1, 0, 0.0, exit_code=exit_codes.OUT_OF_MEMORY, error_message="CUDA: no memory"),
+        FaultReport(1, 0, 0.0, signal=9, out_of_memory=True),
+    ],
+    ids=["device", "host"],
+)
+def test_worker_out_of_memory_at_step_1_stops_the_run_with_the_cause(report: FaultReport):
+    simulation = started()
+    until(simulation, lambda: simulation.world.document and simulation.world.document.round)
+    _first_step_fault(simulation, report, last_step=0)
+    settle(simulation)
+    assert state(simulation) == conditions.OUT_OF_MEMORY
+    assert "rank 0" in summary(simulation).message
+    assert "localBatchSize" in summary(simulation).message
+    assert simulation.world.objects[ObjectKey("Job", "demo-train-1")]["spec"]["suspend"] is True
+    for _ in range(3):
+        simulation.tick()
+        settle(simulation)
+    assert components(simulation) == set()
+
+
+def test_stopped_training_goes_on_with_a_new_attempt_when_the_spec_changes():
+    simulation = started()
+    until(simulation, lambda: simulation.world.document and simulation.world.document.round)
+    report = FaultReport(1, 0, 0.0, exit_code=exit_codes.OUT_OF_MEMORY)
+    _first_step_fault(simulation, report, last_step=0)
+    settle(simulation)
+    simulation.world.edit(nodes=changed(simulation.world.body["spec"]["nodes"], spares=1))
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.attempt == 2
+
+
+def test_faults_without_a_step_between_them_stop_the_run():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    for _ in range(3):
+        kill_worker(simulation)
+        settle(simulation)
+        assert simulation.world.document is not None
+        simulation.world.document = replace(
+            simulation.world.document, broken=False, round=simulation.world.document.round + 1
+        )
+    assert state(simulation) == conditions.NO_PROGRESS
+    assert "SIGKILL" in summary(simulation).message
+
+
+def test_faults_over_the_budget_without_new_steps_stop_the_run():
+    simulation = started(recovery={"maxInfrastructureFaults": 1})
+    until(simulation, lambda: step(simulation) >= 30)
+    for _ in range(2):
+        kill_worker(simulation)
+        settle(simulation)
+        simulation.tick()  # a new round
+        document = simulation.world.document
+        assert document is not None
+        recovered = replace(document.incidents[-1], first_step_seconds=1.0, resumed_step=20)
+        incidents = (*document.incidents[:-1], recovered)
+        simulation.world.document = replace(document, broken=False, incidents=incidents)
+    assert state(simulation) == conditions.FAULT_BUDGET_SPENT
+    assert "spec.recovery.maxInfrastructureFaults 1" in summary(simulation).message
+
+
+def test_faults_with_new_steps_between_them_are_borne_for_ever():
+    script = [(at, kill_worker) for at in range(10, 210, 20)]
+    simulation = cluster(
+        World(demo_body(recovery={"maxInfrastructureFaults": 0 + 1})), script=script
+    )
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.budgets.total == 10
+    assert simulation.world.status.budgets.infrastructure == 0
+
+
+def test_pod_that_fails_again_and_again_before_any_round_stops_the_run():
+    simulation = started()
+    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    for number in range(3):
+        assert state(simulation) == conditions.STARTING
+        _failed_training_pod(simulation, number, exit_code=1, message="ImportError: torch")
+        settle(simulation)
+    assert state(simulation) == conditions.NO_PROGRESS
+    assert "ImportError: torch" in summary(simulation).message
+
+
+def test_pod_out_of_memory_before_any_round_stops_the_run_at_once():
+    simulation = started()
+    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    _failed_training_pod(simulation, 0, exit_code=137, message="", reason="OOMKilled")
+    settle(simulation)
+    assert state(simulation) == conditions.OUT_OF_MEMORY
+
+
+def test_preempted_pods_before_any_round_are_not_counted():
+    simulation = started()
+    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    for number in range(5):
+        _failed_training_pod(simulation, number, exit_code=143, message="", preempted=True)
+    settle(simulation)
+    assert state(simulation) == conditions.STARTING
+
+
+def _failed_training_pod(
+    simulation: Simulation,
+    number: int,
+    *,
+    exit_code: int,
+    message: str,
+    reason: str = "Error",
+    preempted: bool = False,
+) -> None:
+    job = simulation.world.objects[ObjectKey("Job", "demo-train-1")]
+    ended = {"exitCode": exit_code, "reason": reason, "message": message, "finishedAt": ""}
+    disruption = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+    }
+    labels = {"batch.kubernetes.io/job-completion-index": "0"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"demo-train-1-0-failed-{number}",
+            "labels": {**job["spec"]["template"]["metadata"]["labels"], **labels},
+            "ownerReferences": [{"uid": job["metadata"]["uid"]}],
+        },
+        "spec": {"nodeName": "node-0"},
+        "status": {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
+            "conditions": [disruption] if preempted else [],
+        },
+    }
+    simulation.world.apply(pod)
+
+
+def test_training_job_that_fails_with_a_final_code_stops_the_run():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    fail_stage(simulation, "demo-train-1", 64, _error("another model's checkpoint", 64))
+    settle(simulation)
+    assert state(simulation) == conditions.BAD_INPUT
+    assert "another model's checkpoint" in summary(simulation).message
+
+
+def test_training_job_that_fails_otherwise_is_replaced_by_a_new_attempt():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    fail_stage(simulation, "demo-train-1", 1, "boom")
+    settle(simulation)
+    status = simulation.world.status
+    assert (status.attempt, status.budgets.application) == (2, 1)
+    assert status.incidents[-1].level == "NewAttempt"
+    until_state(simulation, conditions.SERVING)
+
+
+def test_training_job_deleted_by_hand_comes_back_as_the_same_attempt():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    del simulation.world.objects[ObjectKey("Job", "demo-train-1")]
+    settle(simulation)
+    assert "demo-train-1" in job_names(simulation)
+    assert simulation.world.status.attempt == 1
+
+
+# Waiting for somebody
+
+
+def test_run_without_its_claim_waits_and_goes_on_when_it_is_there():
+    simulation = started()
+    claim = simulation.world.objects.pop(ObjectKey("PersistentVolumeClaim", "demo"))
+    settle(simulation)
+    decided = Operator(simulation.world).plan()
+    assert (decided.apply, decided.requeue_after_seconds) == ((), 15.0)
+    assert state(simulation) == conditions.STORAGE_NOT_FOUND
+    for word in ("spec.storage.claimName demo", "namespace llm", "create it"):
+        assert word in summary(simulation).message
+    simulation.world.objects[ObjectKey("PersistentVolumeClaim", "demo")] = claim
+    until_state(simulation, conditions.SERVING)
+
+
+def test_run_that_asks_for_its_claim_gets_one_that_nobody_owns():
+    simulation = started(storage={"claimName": "mine", "create": {"size": "1Gi"}})
+    del simulation.world.objects[ObjectKey("PersistentVolumeClaim", "mine")]
+    settle(simulation)
+    claim = simulation.world.objects[ObjectKey("PersistentVolumeClaim", "mine")]
+    assert "ownerReferences" not in claim["metadata"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
+
+
+WAITING_PODS = [
+    (
+        {
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "image": "example/data:9",
+                    "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}},
+                }
+            ]
+        },
+        conditions.IMAGE_PULL_FAILED,
+        ("example/data:9", "not found", "template.image"),
+    ),
+    (
+        {
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "state": {
+                        "waiting": {
+                            "reason": "CreateContainerConfigError",
+                            "message": 'secret "wandb" not found',
+                        }
+                    },
+                }
+            ]
+        },
+        conditions.CONTAINER_CONFIG_FAILED,
+        ('secret "wandb" not found',),
+    ),
+    (
+        {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/3 nodes are available.",
+                }
+            ]
+        },
+        conditions.UNSCHEDULABLE,
+        ("0/3 nodes", "Add nodes"),
+    ),
+    (
+        {
+            "initContainerStatuses": [
+                {
+                    "name": "check",
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {
+                        "terminated": {"exitCode": 64, "message": _error("another tokenizer", 64)}
+                    },
+                }
+            ]
+        },
+        conditions.CRASH_LOOPING,
+        ("check", "another tokenizer"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("seen", "wanted", "words"), WAITING_PODS)
+def test_pod_that_does_not_start_is_told_with_the_remedy_and_heals(seen, wanted, words):
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    key = ObjectKey("Pod", "demo-data-x")
+    running = simulation.world.objects[key]
+    spec = {} if wanted == conditions.UNSCHEDULABLE else running["spec"]
+    simulation.world.objects[key] = {
+        **running,
+        "spec": spec,
+        "status": {"phase": "Pending", **seen},
+    }
+    settle(simulation)
+    assert (state(simulation), summary(simulation).status) == (wanted, "Unknown")
+    for word in words:
+        assert word in summary(simulation).message
+    simulation.world.objects[key] = running
+    until_state(simulation, conditions.SERVING)
+
+
+# Specifications that nothing can be made of
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            changed(demo_body(), metadata={"name": "a" * 41}),
+            ("metadata.name", "41 characters", "at most 40"),
+        ),
+        (demo_body(model__dim=130), ("spec.model.dim 130", "multiple of numHeads 4")),
+        (demo_body(model__architecture="mamba"), ("spec.model.architecture 'mamba'", "'llama'")),
+    ],
+)
+def test_spec_that_breaks_a_rule_is_told_and_makes_nothing(body, words):
+    world = World(body)
+    Operator(world).settle()
+    found = conditions.condition(world.status, conditions.SUCCEEDED)
+    assert found is not None
+    assert (found.status, found.reason) == ("False", conditions.INVALID_SPEC)
+    for word in words:
+        assert word in found.message
+    assert world.objects == {}
+
+
+def test_run_without_an_image_names_both_places_to_set_it():
+    world = cluster(World(demo_body())).world
+    none = SETTINGS.model_copy(update={"templates": {}})
+    Operator(world, settings=none).settle()
+    found = conditions.condition(world.status, conditions.SUCCEEDED)
+    assert found is not None
+    assert "spec.data.template.image" in found.message
+    assert "templates.data.image" in found.message
+
+
+def test_run_whose_last_stage_has_no_image_is_told_before_anything_starts():
+    world = cluster(World(demo_body())).world
+    templates = {name: one for name, one in SETTINGS.templates.items() if name != "serving"}
+    Operator(world, settings=SETTINGS.model_copy(update={"templates": templates})).settle()
+    assert conditions.state(world.status) == conditions.INVALID_SPEC
+    assert world.of_kind("Job") == []
+
+
+def test_edit_that_breaks_a_rule_leaves_what_runs_and_the_correction_heals():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    before = job_names(simulation)
+    model = simulation.world.body["spec"]["model"]
+    simulation.world.edit(model={**model, "dim": 130})
+    settle(simulation)
+    assert state(simulation) == conditions.INVALID_SPEC
+    assert job_names(simulation) == before
+    simulation.world.edit(model=model)
+    settle(simulation)
+    assert state(simulation) == conditions.TRAINING
+    assert simulation.world.status.attempt == 1
+
+
+# Ends of stages
+
+
+def test_stage_whose_word_is_lost_runs_again():
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    simulation.tick()
+    first = simulation.world.objects[ObjectKey("Job", "demo-data")]
+    assert first["status"]["conditions"][0]["type"] == "Complete"
+    del simulation.world.objects[ObjectKey("Pod", "demo-data-x")]
+    settle(simulation)
+    second = simulation.world.objects[ObjectKey("Job", "demo-data")]
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    until_state(simulation, conditions.SERVING)
+
+
+def test_finished_stage_whose_job_is_deleted_stays_finished():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    del simulation.world.objects[ObjectKey("Job", "demo-data")]
+    settle(simulation)
+    assert "demo-data" not in job_names(simulation)
+
+
+def test_pod_on_a_node_that_came_back_is_left_to_its_kubelet():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    power_off_node(simulation)
+    decided = Operator(simulation.world).plan()
+    assert [(d.key.kind, d.grace_seconds) for d in decided.delete] == [("Pod", 0)]
+    for name in simulation.world.nodes:
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        simulation.world.nodes[name] = {**simulation.world.nodes[name], **ready}
+    assert Operator(simulation.world).plan().delete == ()
+
+
+def test_model_without_serving_ends_completed():
+    simulation = started(serving=None)
+    until_state(simulation, conditions.COMPLETED)
+    assert simulation.world.of_kind("Deployment") == []
+    assert summary(simulation).status == "True"
+
+
+def test_server_scaled_by_hand_is_scaled_back():
+    simulation = started()
+    until_state(simulation, conditions.SERVING)
+    key = ObjectKey("Deployment", "demo-serve")
+    found = simulation.world.objects[key]
+    simulation.world.objects[key] = changed(found, spec={**found["spec"], "replicas": 0})
+    settle(simulation)
+    assert simulation.world.objects[key]["spec"]["replicas"] == 1
