@@ -1,0 +1,20 @@
+"""The architectures that can be planned: one file each, one row in FAMILIES.
+
+Everything else of the planner is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import llama
+from .family import Family, Microbatch, Weight, Weights
+
+__all__ = ["FAMILIES", "Family", "Microbatch", "Weight", "Weights", "family"]
+
+FAMILIES: Mapping[str, Family] = {"llama": llama.FAMILY}
+
+
+def family(architecture: str) -> Family:
+    """The API admits only architectures that are here; a test holds the lists together."""
+    return FAMILIES[architecture]

@@ -1,0 +1,125 @@
+"""The plan of a run: everything that can be known before anything is applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pretrain_llm.contract.config import RunConfig
+
+from ..api.spec import RunSpec
+from ..api.status import RunStatus
+from ..config import SpecError, run_config
+from ..observed import Run
+from .advice import Advice, advice
+from .assumptions import Assumptions
+from .compute import ComputePlan, compute_plan
+from .memory import MemoryPlan, accumulation, memory_plan
+from .meshes import Suggestion, suggestion
+from .parameters import Parameters, parameters
+from .reliability import ReliabilityPlan, paid_device_hours, reliability_plan
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    config: RunConfig
+    assumptions: Assumptions
+    parameters: Parameters
+    tokens: int
+    accumulation: int
+    compute: ComputePlan
+    memory: MemoryPlan
+    reliability: ReliabilityPlan
+    device_hours: float | None  # paid, with spares, faults and saves; None where goodput is 0
+    dollars: float | None
+    problems: tuple[SpecError, ...]  # legal for the API, but the run would fail
+    advice: tuple[Advice, ...]
+    suggestion: Suggestion | None  # asked for, and found
+
+
+def plan_run(
+    spec: RunSpec, assumptions: Assumptions | None = None, *, suggest: bool = False
+) -> RunPlan:
+    """Raises SpecError for the first rule that the spec breaks."""
+    given = assumptions or Assumptions()
+    config = _resolved(spec)
+    counts = parameters(config.model)
+    compute = compute_plan(config, counts, given)
+    memory = memory_plan(config, given)
+    reliability = reliability_plan(config, counts, compute, given)
+    hours = None
+    if reliability.wall_seconds is not None:
+        hours = paid_device_hours(config, reliability.wall_seconds)
+    dollars = None if hours is None else hours * given.price
+    return RunPlan(
+        config=config,
+        assumptions=given,
+        parameters=counts,
+        tokens=config.training.steps * config.tokens_per_step,
+        accumulation=accumulation(config),
+        compute=compute,
+        memory=memory,
+        reliability=reliability,
+        device_hours=hours,
+        dollars=dollars,
+        problems=_problems(config, memory, compute, given),
+        advice=advice(config, counts, reliability, dollars, given),
+        suggestion=suggestion(config, compute, given) if suggest else None,
+    )
+
+
+def _resolved(spec: RunSpec) -> RunConfig:
+    """By the rules of the operator; the name is checked where the recipe is read."""
+    run = Run(
+        name="plan",
+        namespace="",
+        uid="",
+        generation=0,
+        resource_version="",
+        created_at=0.0,
+        spec=spec,
+        spec_error=None,
+        status=RunStatus(),
+    )
+    return run_config(run)
+
+
+def _problems(
+    config: RunConfig, memory: MemoryPlan, compute: ComputePlan, assumptions: Assumptions
+) -> tuple[SpecError, ...]:
+    found = []
+    length, degree = config.training.sequence_length, config.parallelism.tensor_parallel
+    if length % degree:
+        remedy = f"choose a multiple of parallelism.tensorParallel {degree}, which splits it"
+        field = "spec.training.sequenceLength"
+        found.append(SpecError("tensor-parallel-divides-sequence", field, length, remedy))
+    if not memory.fits:
+        found.append(_misfit(config, memory, compute, assumptions))
+    return tuple(found)
+
+
+def _misfit(
+    config: RunConfig, memory: MemoryPlan, compute: ComputePlan, assumptions: Assumptions
+) -> SpecError:
+    """The remedy is the smallest change that fits: local batch, checkpointing, mesh, devices."""
+    sequences = config.training.local_batch_size
+    needs = f"needs {memory.total_bytes / 2**30:.1f} GiB of {memory.device_bytes / 2**30:.0f} GiB"
+    remedy = f"{needs} a device; {_remedy(config, compute, assumptions)}"
+    return SpecError("fits-device", "spec.training.localBatchSize", sequences, remedy)
+
+
+def _remedy(config: RunConfig, compute: ComputePlan, assumptions: Assumptions) -> str:
+    training = config.training
+    share = training.local_batch_size * accumulation(config)
+    for mode in dict.fromkeys((training.activation_checkpointing, "selective", "full")):
+        for sequences in range(training.local_batch_size, 0, -1):
+            if share % sequences:
+                continue
+            changed = replace(training, local_batch_size=sequences, activation_checkpointing=mode)
+            if memory_plan(replace(config, training=changed), assumptions).fits:
+                lower = "" if sequences == training.local_batch_size else f"lower it to {sequences}"
+                other = mode != training.activation_checkpointing
+                recompute = f"set spec.training.activationCheckpointing {mode}" if other else ""
+                return " and ".join(filter(None, (lower, recompute)))
+    if suggestion(config, compute, assumptions) is not None:
+        return "choose another mesh: --suggest prints one that fits"
+    return "no mesh of these devices fits it; add nodes, or make the model smaller"
