@@ -99,9 +99,11 @@ class Reconciler:
             return 0.0
         self._metrics.show(key, status)
         await self._delete_all(key, planned, observed)
-        memory.refusals = await self._apply_all(key, planned, memory, observed.now)
+        refusals = await self._apply_all(key, planned, memory, observed.now)
+        is_news = _messages(refusals) != _messages(memory.refusals)
+        memory.refusals = refusals
         await self._report(run, planned.events, memory, observed.now)
-        return self._next_turn(planned, memory, observed)
+        return 0.0 if is_news else self._next_turn(planned, memory, observed)
 
     def _memory(self, key: RunKey, uid: str) -> _Memory:
         memory = self._memories.get(key)
@@ -257,6 +259,10 @@ def _is_running_coordinator(pod: KubernetesObject) -> bool:
     """Others are not asked: their names do not resolve, and a pass would wait for nothing."""
     is_coordinator = pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == "coordinator"
     return bool(is_coordinator and pod.get("status", {}).get("phase") == "Running")
+
+
+def _messages(refusals: Mapping[ObjectKey, Refusal]) -> dict[ObjectKey, str]:
+    return {child: refusal.message for child, refusal in refusals.items()}
 
 
 def _digest(wanted: KubernetesObject) -> str:

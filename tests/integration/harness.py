@@ -34,7 +34,6 @@ from tests.cluster import ControlPlane, toolchain
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "pretrain-operator"
 RELEASE_NAMESPACE = "pretrain-system"
-SETTINGS = {"pollIntervalSeconds": 0.5}
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -214,12 +213,13 @@ class Operator:
         settings = next(
             body for body in helm_template() if body["metadata"]["name"].endswith("-settings")
         )
-        document = yaml.safe_load(settings["data"]["settings.yaml"])
-        self._settings.write_text(yaml.safe_dump({**document, **SETTINGS}))
+        self._chart_settings = yaml.safe_load(settings["data"]["settings.yaml"])
         self._kubeconfig.write_text(json.dumps(service_account_config(api, control_plane)))
 
-    def start(self) -> None:
-        """Returns when it serves its health address."""
+    def start(self, poll_seconds: float = 0.5) -> None:
+        """With the chart's settings but for the poll. Returns when it serves its health address."""
+        document = {**self._chart_settings, "pollIntervalSeconds": poll_seconds}
+        self._settings.write_text(yaml.safe_dump(document))
         self.metrics_port, health_port = _free_port(), _free_port()
         self._health = f"http://127.0.0.1:{health_port}/healthz"
         with self.log.open("ab") as output:
@@ -272,10 +272,14 @@ class Operator:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
-    def api_calls(self) -> float:
-        series = self.metrics().items()
+    def api_calls(self, *verbs: str) -> float:
+        """Requests since its start."""
+        wanted = [f'verb="{verb}"' for verb in verbs]
         return sum(
-            value for name, value in series if name.startswith("pretrain_operator_api_calls")
+            value
+            for name, value in self.metrics().items()
+            if name.startswith("pretrain_operator_api_calls")
+            and any(verb in name for verb in wanted)
         )
 
     def _is_healthy(self) -> bool:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.harness import Api, Coordinators, Object, Operator, eventually
+from tests.integration.harness import (
+    Api,
+    Coordinators,
+    Kubelets,
+    Object,
+    Operator,
+    eventually,
+)
 from tests.integration.walk import Walk
 
 
@@ -13,25 +20,24 @@ def walk(operator: Operator, api: Api, coordinators: Coordinators, namespace: st
     return Walk(api, coordinators, namespace)
 
 
-def identities(walk: Walk) -> dict[str, tuple[str, str]]:
-    """uid and, where nobody but the operator writes the object, resourceVersion."""
-    found: dict[str, tuple[str, str]] = {}
-    for kind in ("Job", "Deployment", "Service", "ConfigMap", "Pod"):
-        for body in walk.api.list(kind, walk.namespace, run=walk.name):
-            metadata = body["metadata"]
-            found[f"{kind}/{metadata['name']}"] = (metadata["uid"], metadata["resourceVersion"])
-    return found
+def uids(walk: Walk) -> set[str]:
+    kinds = ("Job", "Deployment", "Service", "ConfigMap", "Pod")
+    children = (
+        body for kind in kinds for body in walk.api.list(kind, walk.namespace, run=walk.name)
+    )
+    return {body["metadata"]["uid"] for body in children}
 
 
 def test_operator_killed_and_started_again_touches_no_child(walk: Walk, operator: Operator) -> None:
     walk.to_training()
-    before = identities(walk)
+    before = uids(walk)
     operator.kill()
     walk.says(80)  # training goes on without it
     operator.start()
     eventually(lambda: walk.status["training"]["step"] == 80, "step 80 in the status")
     walk.until_state("Training")
-    assert identities(walk) == before
+    assert uids(walk) == before
+    assert operator.api_calls("apply", "delete") == 0
     assert walk.status["attempt"] == 1
 
 
@@ -59,6 +65,25 @@ def test_child_deleted_by_hand_comes_back(walk: Walk) -> None:
     eventually(
         lambda: walk.api.get("Service", walk.namespace, "demo-coordinator"), "the Service again"
     )
+
+
+def test_pod_on_a_lost_node_is_let_go_by_force(walk: Walk, kubelets: Kubelets) -> None:
+    walk.to_training()
+    pod = walk.pods("training")[0]
+    node, uid = pod["spec"]["nodeName"], pod["metadata"]["uid"]
+    kubelets.report(node, "Unknown")
+    try:
+        # What the taint manager does once the pod's toleration has run out.
+        walk.api.delete("Pod", walk.namespace, pod["metadata"]["name"])
+
+        def is_gone() -> bool:
+            found = walk.api.list("Pod", walk.namespace, run=walk.name)
+            return all(body["metadata"]["uid"] != uid for body in found)
+
+        eventually(is_gone, "end of the pod on the lost node")
+        walk.until_pods("training", 2)
+    finally:
+        kubelets.report(node, "True")
 
 
 def test_child_scaled_by_hand_is_scaled_back(walk: Walk) -> None:

@@ -19,6 +19,7 @@ from pretrain_llm.contract.environment import SERVING_PORT
 from .. import api, names
 from ..cluster import ApiError, Cluster, default_namespace
 from ..observed import KubernetesObject
+from .plan import register as register_plan
 from .render import json_view, run_status, summary, view
 
 _WATCH_SECONDS = 2.0
@@ -32,6 +33,9 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, or 1 with a line on stderr, or the state that `status` found (see there)."""
     options = _parser().parse_args(arguments)
+    if hasattr(options, "offline"):
+        code: int = options.offline(options)
+        return code
     try:
         return asyncio.run(_run(options))
     except ApiError as error:
@@ -82,7 +86,7 @@ async def chat(cluster: Cluster, options: argparse.Namespace) -> int:
     messages: list[dict[str, str]] = []
     async for question in _questions(options.question):
         messages.append({"role": "user", "content": question})
-        body = {"model": options.run, "messages": messages, "max_tokens": options.max_tokens}
+        body = {"model": options.run, "messages": [*messages], "max_tokens": options.max_tokens}
         service = f"{names.serving(options.run)}:{SERVING_PORT}"
         reply = await cluster.through_service(
             options.namespace, service, "/v1/chat/completions", body
@@ -196,4 +200,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("-f", "--follow", action="store_true")
     one.add_argument("--tail", type=int, default=200, help="last lines of each pod (200)")
     one.set_defaults(command=logs)
+
+    register_plan(commands)
     return parser
