@@ -3,8 +3,8 @@
 Two streams write into it: the watches, and the answers to the operator's own writes, which are
 usually ahead of the watches. One rule joins them: **the newest resourceVersion wins** (they are
 ordered numbers, promised since Kubernetes 1.35 and true before). So a pass always sees at least
-what the operator itself has written, and an event that is late changes nothing. An object that the
-server reported gone at once is remembered by its uid until the watch says so too.
+what the operator itself has written, and an event that is late changes nothing. An object that is
+gone is remembered by its uid, so that neither a late event nor an older listing brings it back.
 
 Nothing is ever fetched or decided here.
 """
@@ -19,6 +19,7 @@ from . import api
 from .names import RUN_LABEL
 from .observed import KubernetesObject, ObjectKey
 
+_REMEMBERED_UIDS = 20_000  # as many as can go while a listing is under way; 2 MB
 _NODE_METADATA = ("name", "uid", "resourceVersion", "labels")
 
 
@@ -39,7 +40,7 @@ class ObjectCache:
     def __init__(self) -> None:
         self._objects: dict[_Id, KubernetesObject] = {}
         self._children: defaultdict[RunKey, set[_Id]] = defaultdict(set)
-        self._gone_uids: set[str] = set()
+        self._gone_uids: dict[str, None] = {}  # in order of going
 
     def run(self, key: RunKey) -> KubernetesObject | None:
         return self._objects.get(_Id(api.KIND, *key))
@@ -69,14 +70,11 @@ class ObjectCache:
         return {owner} if owner else set()
 
     def remove(self, body: KubernetesObject) -> set[RunKey]:
-        """The watch says that this very object is gone. Returns the runs to wake."""
-        self._gone_uids.discard(body["metadata"]["uid"])
+        """This very object is gone, the watch or the server says. Returns the runs to wake."""
+        self._gone_uids[body["metadata"]["uid"]] = None
+        if len(self._gone_uids) > _REMEMBERED_UIDS:
+            del self._gone_uids[next(iter(self._gone_uids))]
         return self._forget(body)
-
-    def bury(self, body: KubernetesObject) -> None:
-        """The server answered that this object is gone; the watch has not said so yet."""
-        self._gone_uids.add(body["metadata"]["uid"])
-        self._forget(body)
 
     def replace(
         self, kind: str, namespace: str | None, listed: Iterable[KubernetesObject], version: str

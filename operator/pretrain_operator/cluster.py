@@ -202,6 +202,20 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER}
         return await self._call("PUT", body["kind"], path, query=query, body=body, verb="update")
 
+    async def apply_status(self, body: KubernetesObject) -> dict[str, Any]:
+        """Server-side apply of the status fields that `body` names; a uid in it is a condition."""
+        metadata = body["metadata"]
+        path = RESOURCES[body["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        return await self._call(
+            "PATCH",
+            body["kind"],
+            path,
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=body,
+            content_type="application/apply-patch+yaml",
+            verb="apply",
+        )
+
     async def create(self, body: KubernetesObject) -> dict[str, Any]:
         path = RESOURCES[body["kind"]].path(body["metadata"].get("namespace"))
         query = {"fieldManager": FIELD_MANAGER}

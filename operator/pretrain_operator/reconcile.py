@@ -36,7 +36,7 @@ from .plan import plan
 from .planned import Deletion, Event, Plan
 from .refusals import RETRY_SECONDS, Refusal, is_pointless, with_refusals
 from .settings import Settings
-from .wire import event_object, status_object
+from .wire import event_object, lost_pod, status_object
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Reconciler:
     async def _look_again(self, key: RunKey, known: KubernetesObject) -> None:
         current = await self._cluster.get(api.KIND, key.namespace, key.name)
         if current is None:
-            self._cache.bury(known)
+            self._cache.remove(known)
         else:
             self._cache.put(current)
 
@@ -171,7 +171,12 @@ class Reconciler:
 
     async def _delete_all(self, key: RunKey, planned: Plan, observed: Observed) -> None:
         for deletion in planned.delete:
-            await self._delete(key, deletion, observed.objects.get(deletion.key))
+            known = observed.objects.get(deletion.key)
+            if known is not None and _is_on_its_way(known, deletion):
+                continue
+            if known is not None and deletion.key.kind == "Pod" and deletion.grace_seconds == 0:
+                await self._give_up(key, known, observed.now)
+            await self._delete(key, deletion, known)
 
     async def _apply_all(
         self, key: RunKey, planned: Plan, memory: _Memory, now: float
@@ -202,6 +207,16 @@ class Reconciler:
         else:
             self._cache.put(applied)
 
+    async def _give_up(self, key: RunKey, pod: KubernetesObject, now: float) -> None:
+        """Before a pod is deleted by force: its kubelet will not say any more how it ended."""
+        metadata = pod["metadata"]
+        try:
+            failed = lost_pod(key.namespace, metadata["name"], metadata["uid"], now)
+            self._cache.put(await self._cluster.apply_status(failed))
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                raise
+
     async def _delete(
         self, key: RunKey, deletion: Deletion, known: KubernetesObject | None
     ) -> None:
@@ -221,7 +236,7 @@ class Reconciler:
         if left.get("kind") == kind and left["metadata"].get("deletionTimestamp"):
             self._cache.put(left)  # on its way out
         else:
-            self._cache.bury(known)
+            self._cache.remove(known)
 
     # report
 
@@ -253,6 +268,15 @@ class Reconciler:
 
 def _pods(objects: Mapping[ObjectKey, KubernetesObject]) -> list[KubernetesObject]:
     return [body for key, body in objects.items() if key.kind == "Pod"]
+
+
+def _is_on_its_way(body: KubernetesObject, deletion: Deletion) -> bool:
+    """Whether asking once more would change nothing."""
+    metadata = body["metadata"]
+    if deletion.grace_seconds is None:
+        return metadata.get("deletionTimestamp") is not None
+    is_forced = metadata.get("deletionGracePeriodSeconds") == deletion.grace_seconds
+    return is_forced and body.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _is_running_coordinator(pod: KubernetesObject) -> bool:

@@ -20,6 +20,28 @@ def status_object(status: RunStatus) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def lost_pod(namespace: str, name: str, uid: str, now: float) -> dict[str, Any]:
+    """A pod's status when its node is lost: failed, and not by its own fault.
+
+    Deleting it, even by force, is not enough: a Job takes its finalizer from a pod only once the
+    pod has failed, and with podReplacementPolicy Failed does not replace it before. The condition
+    is the one that Kubernetes' own pod garbage collector sets.
+    """
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "NodeLost",
+        "message": "pretrain-operator: the node does not answer",
+        "lastTransitionTime": timestamp(now),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "uid": uid},
+        "status": {"phase": "Failed", "reason": "NodeLost", "conditions": [condition]},
+    }
+
+
 def event_object(run: Run, event: Event) -> dict[str, Any]:
     """Its name is a function of what it tells: telling it twice is refused as already there."""
     digest = hashlib.sha256(f"{run.uid}/{event.key}".encode()).hexdigest()[:16]

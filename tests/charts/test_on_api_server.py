@@ -49,6 +49,7 @@ def test_rendered_objects_pass_the_api_servers_dry_run(
         ("patch", "configmaps"),
         ("delete", "pods"),
         ("watch", "pods"),
+        ("patch", "pods/status"),
         ("get", "persistentvolumeclaims"),
         ("create", "persistentvolumeclaims"),
         ("create", "events"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pretrain_operator.cache import ObjectCache, RunKey
 from pretrain_operator.observed import ObjectKey
 
@@ -67,14 +69,23 @@ def test_resource_versions_compare_as_numbers_not_as_text() -> None:
     assert cache.put(job(10)) == {DEMO}
 
 
-def test_buried_object_stays_gone_when_an_older_event_arrives() -> None:
+def test_object_that_is_gone_stays_gone_when_an_older_event_or_listing_arrives() -> None:
     cache = ObjectCache()
     cache.put(job(7))
-    cache.bury(job(7))
+    assert cache.remove(job(7)) == {DEMO}
     assert cache.put(job(8)) == set()  # its last modification, by the watch
+    assert cache.replace("Job", None, [job(8)], "8") == set()  # listed before it went
     assert cache.children(DEMO) == {}
-    cache.remove(job(9))
     assert cache.put(job(12, uid="b")) == {DEMO}  # a new object of the same name
+
+
+def test_uids_of_gone_objects_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain_operator.cache._REMEMBERED_UIDS", 2)
+    cache = ObjectCache()
+    for uid in "abc":
+        cache.remove(job(1, uid=uid))
+    assert cache.put(job(2, uid="c")) == set()
+    assert cache.put(job(2, uid="a")) == {DEMO}
 
 
 def test_deletion_of_an_older_namesake_leaves_the_new_object() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pretrain_operator.api.status import RunStatus, TrainingStatus
 from pretrain_operator.observed import Run
 from pretrain_operator.planned import Event
-from pretrain_operator.wire import event_object, status_object
+from pretrain_operator.wire import event_object, lost_pod, status_object
 
 
 def run(uid: str = "u1") -> Run:
@@ -28,6 +28,14 @@ def test_event_name_depends_on_run_and_key_only() -> None:
     assert event_object(run(), event(message="other words"))["metadata"]["name"] == first
     assert event_object(run(), event(key="Incident-1-5"))["metadata"]["name"] != first
     assert event_object(run(uid="u2"), event())["metadata"]["name"] != first
+
+
+def test_lost_pod_has_failed_by_a_disruption_and_is_this_very_pod() -> None:
+    body = lost_pod("llm", "demo-train-1-0", "u9", 0.0)
+    assert body["metadata"]["uid"] == "u9"
+    assert body["status"]["phase"] == "Failed"
+    (condition,) = body["status"]["conditions"]
+    assert (condition["type"], condition["status"]) == ("DisruptionTarget", "True")
 
 
 def test_event_message_is_cut_to_what_the_server_takes() -> None:

@@ -68,6 +68,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]
+# A pod on a lost node is marked failed: its Job does not replace it before.
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
 # A claim is read and, if the run asks for it, made; never deleted.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
