@@ -12,26 +12,9 @@ from typing import Any
 
 from pretrain_llm.contract.status import StatusDocument
 
-from .api.spec import RunSpec
-from .api.status import RunStatus
+from .api.run import Run as Run
 
 KubernetesObject = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One PretrainRun. `spec` is None where it does not have the agreed form; see `spec_error`."""
-
-    name: str
-    namespace: str
-    uid: str
-    generation: int
-    resource_version: str
-    created_at: float
-    spec: RunSpec | None
-    spec_error: str | None
-    status: RunStatus
-    deleting: bool = False
 
 
 @dataclass(frozen=True, order=True)

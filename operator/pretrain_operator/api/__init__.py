@@ -3,6 +3,8 @@
 spec     what the user writes
 status   what the operator reports
 rules    CEL rules that the schema alone cannot say
+run      one object, its spec and status parsed
+parse    from the API server's JSON
 """
 
 GROUP = "pretrain.dev"

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..observed import Run
 from ..times import epoch_seconds
+from .run import Run
 from .spec import RunSpec
 from .status import RunStatus
 

@@ -1,0 +1,24 @@
+"""One PretrainRun as the rest of the operator sees it, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .spec import RunSpec
+from .status import RunStatus
+
+
+@dataclass(frozen=True)
+class Run:
+    """One PretrainRun. `spec` is None where it does not have the agreed form; see `spec_error`."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    resource_version: str
+    created_at: float
+    spec: RunSpec | None
+    spec_error: str | None
+    status: RunStatus
+    deleting: bool = False

@@ -1,0 +1,140 @@
+"""Figures are written seldom, everything else at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pretrain_llm.contract.reports import QuarantinedReport
+from pretrain_llm.contract.status import Replay
+from pretrain_operator import progress
+from pretrain_operator.api.status import (
+    Artifact,
+    Checkpoints,
+    CheckpointStatus,
+    QuarantineStatus,
+    RunStatus,
+    ServingStatus,
+    TrainingStatus,
+)
+from pretrain_operator.times import timestamp
+
+from .simulation import cluster
+from .test_plan_scenarios import settle, started, step, until
+from .world import START, World
+
+INTERVAL_SECONDS = 10.0
+OLD = RunStatus(
+    training=TrainingStatus(step=10, updated_at=timestamp(START)),
+    checkpoints=Checkpoints(latest=CheckpointStatus(step=10, path="/c", time="t")),
+)
+STEPPED = {"training": TrainingStatus(step=20, updated_at=timestamp(START))}
+SAVED = {"checkpoints": Checkpoints(latest=CheckpointStatus(step=20, path="/d", time="u"))}
+
+
+@pytest.mark.parametrize(
+    ("change", "after_seconds", "is_written"),
+    [
+        ({}, 100.0, False),
+        (STEPPED, 9.0, False),
+        (STEPPED, 10.0, True),
+        (SAVED, 9.0, False),
+        (SAVED, 10.0, True),
+        ({"attempt": 2}, 0.0, True),
+        ({**STEPPED, "attempt": 2}, 0.0, True),
+        ({"artifacts": (Artifact(stage="Data", path="/a", time="t"),)}, 0.0, True),
+        ({"serving": ServingStatus(ready_replicas=1)}, 0.0, True),
+        (
+            {
+                "checkpoints": Checkpoints(
+                    latest=OLD.checkpoints.latest,
+                    quarantined=(QuarantineStatus(step=5, path="/q", reason="r", time="t"),),
+                )
+            },
+            0.0,
+            True,
+        ),
+    ],
+)
+def test_status_is_written_when_it_is_worth_a_call(change, after_seconds, is_written):
+    new = OLD.model_copy(update=change)
+    now = START + after_seconds
+    written = progress.throttled(OLD, new, now, INTERVAL_SECONDS)
+    assert (written != OLD) == is_written
+    if is_written:
+        assert written.training is not None
+        assert written.training.updated_at == timestamp(now)
+
+
+def test_first_figures_of_a_run_are_written_at_once():
+    new = RunStatus(training=TrainingStatus(step=1))
+    assert progress.throttled(RunStatus(), new, START, INTERVAL_SECONDS) != RunStatus()
+
+
+def test_infinite_losses_become_what_json_can_say():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    document = simulation.world.document
+    assert document is not None
+    assert document.progress is not None
+    simulation.world.now += INTERVAL_SECONDS
+    simulation.world.document = replace(
+        document,
+        progress=replace(document.progress, loss=math.nan, tokens_per_second=math.inf),
+        replay=Replay(3, math.inf),
+    )
+    settle(simulation)
+    training = simulation.world.status.training
+    assert training is not None
+    assert (training.loss, training.tokens_per_second) == (None, None)
+    assert training.replayed_max_loss_difference == 1e300
+    assert training.initial_loss == 10.0
+
+
+def test_counts_do_not_fall_when_a_coordinator_has_forgotten_them():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    document = simulation.world.document
+    assert document is not None
+    for replay in (Replay(7, 0.5), Replay()):
+        simulation.world.now += INTERVAL_SECONDS
+        simulation.world.document = replace(document, replay=replay)
+        settle(simulation)
+    training = simulation.world.status.training
+    assert training is not None
+    assert (training.replayed_steps, training.replayed_max_loss_difference) == (7, 0.5)
+
+
+def test_quarantined_checkpoint_is_kept_and_told_once():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    document = simulation.world.document
+    assert document is not None
+    report = QuarantinedReport(20, "data.bin has another checksum", "/q/step-20", START)
+    simulation.world.document = replace(document, quarantined=(report,))
+    settle(simulation)
+    simulation.world.document = document
+    settle(simulation)
+    assert [entry.step for entry in simulation.world.status.checkpoints.quarantined] == [20]
+    told = [e for e in simulation.world.events.values() if e.reason == "CheckpointQuarantined"]
+    assert len(told) == 1
+    assert "another checksum" in told[0].message
+
+
+def test_training_run_costs_at_most_six_status_writes_a_minute():
+    simulation = cluster(World(started().world.body), total_steps=10_000)
+    until(simulation, lambda: step(simulation) >= 30)
+    writes = 0
+    for _ in range(60):
+        simulation.world.now += 1.0
+        document = simulation.world.document
+        assert document is not None
+        assert document.progress is not None
+        moved = replace(document.progress, step=document.progress.step + 1)
+        simulation.world.document = replace(document, progress=moved)
+        before = simulation.world.status
+        settle(simulation)
+        writes += simulation.world.status != before
+    assert 5 <= writes <= 6
