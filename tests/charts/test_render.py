@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from pretrain_operator.__main__ import _parser
+from pretrain_operator.conditions import STOPPED, WAITING
+from pretrain_operator.refusals import CONDITION, REASON
 from pretrain_operator.settings import Settings
 from tests.cluster import toolchain
 from tests.integration.harness import CHART, ROOT, Object, helm_template
@@ -203,3 +205,8 @@ def _environment(folder: Any) -> Any:
     folder.mkdir()
     (folder / "pyvenv.cfg").write_text("home = /opt/python/bin\nimplementation = CPython\n")
     return folder
+
+
+def test_operations_page_names_every_reason_that_needs_somebody() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert all(f"`{reason}`" in page for reason in (*STOPPED, *WAITING, CONDITION, REASON))
