@@ -145,8 +145,14 @@ def _is_blocked(case: Case, status: RunStatus, desired: Object) -> bool:
 
 
 def _has_drifted(desired: Object, found: KubernetesObject) -> bool:
-    """Another form is wanted, or somebody scaled it by hand."""
-    if annotation(found, names.APPLIED_ANNOTATION) != annotation(desired, names.APPLIED_ANNOTATION):
+    """Another form is wanted, or somebody scaled it by hand. A coordinator is its attempt's: agents
+    and coordinator of one attempt are of one version.
+    """
+    if component(desired) == training.COORDINATOR and desired["kind"] == "Deployment":
+        old, new = (item["metadata"]["labels"][names.ATTEMPT_LABEL] for item in (found, desired))
+    else:
+        old, new = (annotation(item, names.APPLIED_ANNOTATION) for item in (found, desired))
+    if old != new:
         return True
     replicas = desired.get("spec", {}).get("replicas")
     return replicas is not None and found["spec"].get("replicas") != replicas

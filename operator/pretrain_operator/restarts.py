@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pretrain_llm.contract import exit_codes
 from pretrain_llm.contract.status import Incident, StatusDocument
 
-from . import conditions, config, faults, pod_facts
+from . import conditions, faults, pod_facts
 from .api.status import (
     MAX_INCIDENTS,
     Budgets,
@@ -282,8 +282,7 @@ def with_attempt(case: Case, status: RunStatus) -> RunStatus:
     stage = current(case.spec, status)
     if stage is None or stage.kind != "Training" or case.spec.suspend:
         return status
-    before = config.before_post_training(case.config)
-    inputs = training_inputs(case.spec, before, status.retries)
+    inputs = training_inputs(case.spec, status.retries)
     return status if status.config_digest == inputs else _next_attempt(case, status, inputs)
 
 

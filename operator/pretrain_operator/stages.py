@@ -19,6 +19,7 @@ from . import conditions, config, names, pod_facts
 from .api.spec import RunSpec
 from .api.status import Artifact, RunStatus, StageTime
 from .case import Case
+from .manifests.inputs import inputs_digest
 from .manifests.later import StageJob
 from .manifests.metadata import annotation
 from .observed import KubernetesObject
@@ -86,46 +87,61 @@ def served(spec: RunSpec, status: RunStatus) -> Artifact | None:
 
 def stage_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
     """What the Job of Data, Export or PostTraining is made from."""
-    run, spec = case.run.name, case.spec
-    common = config.before_post_training(case.config)
     if stage.kind == "Data":
-        return StageJob(
-            name=names.data_job(run),
-            component="data",
-            module="pretrain_llm.data",
-            own=spec.data.template,
-            field="spec.data.template",
-            config=common,
-            retries=status.retries,
-        )
+        return _data_job(case, status)
     if stage.kind == "Export":
-        trained = artifact(status, Stage("Training"))
-        return StageJob(
-            name=names.export_job(run),
-            component="export",
-            module="pretrain_llm.export",
-            own=spec.export.template,
-            field="spec.export.template",
-            config=common,
-            source=trained.path if trained else None,
-            uses_device=True,
-            retries=status.retries,
-        )
-    assert stage.name is not None
-    index, entry = next(
-        (i, entry) for i, entry in enumerate(spec.post_training) if entry.name == stage.name
-    )
+        return _export_job(case, status)
+    return _post_training_job(case, status, stage)
+
+
+def _data_job(case: Case, status: RunStatus) -> StageJob:
+    own = case.spec.data.template
     return StageJob(
-        name=names.post_training_job(run, stage.name),
+        name=names.data_job(case.run.name),
+        component="data",
+        module="pretrain_llm.data",
+        own=own,
+        field="spec.data.template",
+        config=config.before_post_training(case.config),
+        inputs=inputs_digest(case.spec, own, status.retries),
+    )
+
+
+def _export_job(case: Case, status: RunStatus) -> StageJob:
+    own = case.spec.export.template
+    trained = artifact(status, Stage("Training"))
+    source = trained.path if trained else None
+    return StageJob(
+        name=names.export_job(case.run.name),
+        component="export",
+        module="pretrain_llm.export",
+        own=own,
+        field="spec.export.template",
+        config=config.before_post_training(case.config),
+        inputs=inputs_digest(case.spec, own, status.retries, source),
+        source=source,
+        uses_device=True,
+    )
+
+
+def _post_training_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
+    name = stage.name
+    assert name is not None
+    entries = case.spec.post_training
+    index, entry = next((i, entry) for i, entry in enumerate(entries) if entry.name == name)
+    source = exported(case.spec, status)[-1].path
+    asked = entry.model_dump(mode="json", exclude_defaults=True)
+    return StageJob(
+        name=names.post_training_job(case.run.name, name),
         component="postTraining",
         module="pretrain_llm.post_train",
         own=entry.template,
         field=f"spec.postTraining[{index}].template",
-        config=config.for_post_training(case.config, stage.name),
-        stage_name=stage.name,
-        source=exported(spec, status)[-1].path,
+        config=config.for_post_training(case.config, name),
+        inputs=inputs_digest(case.spec, entry.template, status.retries, source, asked),
+        stage_name=name,
+        source=source,
         uses_device=True,
-        retries=status.retries,
     )
 
 

@@ -49,8 +49,11 @@ class Simulation:
 
     world: World
     script: list[tuple[int, Callable[[Simulation], None]]] = field(default_factory=list)
-    total_steps: int = 240
     slots: int = 2
+
+    @property
+    def total_steps(self) -> int:
+        return int(self.world.body["spec"]["training"]["steps"])
 
     def copy(self) -> Simulation:
         return replace(self, world=self.world.copy(), script=list(self.script))

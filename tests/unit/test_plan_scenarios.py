@@ -13,18 +13,21 @@ from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.results import StageError, TerminationMessage
 from pretrain_llm.contract.status import Incident
 from pretrain_operator import conditions
+from pretrain_operator.api.spec import RunSpec
 from pretrain_operator.api.status import Condition
+from pretrain_operator.manifests.training import training_inputs
 from pretrain_operator.observed import ObjectKey
 
-from .runs import demo_body
+from .runs import demo_body, demo_run
 from .simulation import Simulation, cluster, fail_stage, kill_worker, power_off_node
 from .world import SETTINGS, Operator, World, changed
 
 MAX_TICKS = 60
+STEPS = 60  # six ticks
 
 
 def started(**changes: Any) -> Simulation:
-    return cluster(World(demo_body(**changes)))
+    return cluster(World(demo_body(**{"training__steps": STEPS, **changes})))
 
 
 def settle(simulation: Simulation) -> None:
@@ -76,7 +79,7 @@ def components(simulation: Simulation) -> set[str]:
 
 def test_run_suspended_in_training_saves_frees_its_devices_and_goes_on_when_resumed():
     simulation = started()
-    until(simulation, lambda: step(simulation) >= 50)
+    until(simulation, lambda: step(simulation) >= 30)
     simulation.world.edit(suspend=True)
     settle(simulation)
     assert state(simulation) == conditions.SUSPENDING
@@ -128,7 +131,7 @@ def test_run_suspended_while_serving_has_no_server_and_serves_again_when_resumed
 
 def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_gone():
     simulation = started()
-    until(simulation, lambda: step(simulation) >= 50)
+    until(simulation, lambda: step(simulation) >= 30)
     simulation.world.edit(checkpoint={"interval": 30})
     settle(simulation)
     assert simulation.world.status.attempt == 2
@@ -140,12 +143,12 @@ def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_
     settle(simulation)
     assert "demo-train-2" in job_names(simulation)
     until_state(simulation, conditions.SERVING)
-    assert step(simulation) == 240
+    assert step(simulation) == STEPS
 
 
 def test_edit_of_a_later_stage_does_not_disturb_training():
     simulation = started()
-    until(simulation, lambda: step(simulation) >= 50)
+    until(simulation, lambda: step(simulation) >= 30)
     simulation.world.edit(postTraining=[{"name": "other", "steps": 9}])
     settle(simulation)
     assert simulation.world.status.attempt == 1
@@ -155,11 +158,38 @@ def test_edit_of_a_later_stage_does_not_disturb_training():
 
 def test_operator_of_another_version_leaves_a_running_attempt_alone():
     simulation = started()
-    until(simulation, lambda: step(simulation) >= 50)
+    until(simulation, lambda: step(simulation) >= 30)
     newer = SETTINGS.model_copy(update={"unreachable_seconds": 60})
     decided = Operator(simulation.world, settings=newer).plan()
-    assert {item["kind"] for item in decided.apply} == {"Deployment"}
-    assert decided.delete == ()
+    assert (decided.apply, decided.delete) == ((), ())
+    assert decided.status.attempt == 1
+
+
+def test_field_that_a_newer_operator_knows_is_no_edit_while_it_has_its_default():
+    spec = demo_run().spec
+    assert spec is not None
+    explicit = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    again = RunSpec.model_validate(explicit)
+    assert training_inputs(again, 0) == training_inputs(spec, 0)
+    assert training_inputs(demo_run(nodes__spares=1).spec or spec, 0) != training_inputs(spec, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"suspend": True},
+        {"serving__replicas": 3},
+        {"recovery": {"maxApplicationFaults": 7}},
+        {"postTraining": []},
+        {"data__template": {"image": "a:2"}},
+        {"export__template": {"image": "a:2"}},
+    ],
+)
+def test_edit_of_what_an_attempt_is_not_made_from_is_no_new_attempt(changes):
+    edited, spec = demo_run(**changes).spec, demo_run().spec
+    assert edited is not None
+    assert spec is not None
+    assert training_inputs(edited, 0) == training_inputs(spec, 0)
 
 
 def test_edit_of_the_data_template_makes_its_job_anew():
@@ -331,12 +361,11 @@ def test_faults_over_the_budget_without_new_steps_stop_the_run():
 
 
 def test_faults_with_new_steps_between_them_are_borne_for_ever():
-    script = [(at, kill_worker) for at in range(10, 210, 20)]
-    simulation = cluster(
-        World(demo_body(recovery={"maxInfrastructureFaults": 0 + 1})), script=script
-    )
+    script = [(at, kill_worker) for at in range(10, 60, 10)]
+    body = demo_body(training__steps=STEPS, recovery={"maxInfrastructureFaults": 1})
+    simulation = cluster(World(body), script=script)
     until_state(simulation, conditions.SERVING)
-    assert simulation.world.status.budgets.total == 10
+    assert simulation.world.status.budgets.total == 5
     assert simulation.world.status.budgets.infrastructure == 0
 
 

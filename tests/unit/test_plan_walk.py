@@ -12,12 +12,13 @@ from .runs import demo_body
 from .simulation import Simulation, cluster, kill_worker, power_off_node
 from .world import KilledError, Operator, World
 
-MAX_TICKS = 80
+MAX_TICKS = 50
+STEPS = 80
 
 
 def scripted() -> Simulation:
-    script = [(50, kill_worker), (120, power_off_node)]
-    return cluster(World(demo_body()), script=script)
+    script = [(20, kill_worker), (50, power_off_node)]
+    return cluster(World(demo_body(training__steps=STEPS)), script=script)
 
 
 def walk(simulation: Simulation) -> list[Simulation]:
@@ -48,7 +49,7 @@ def test_run_with_a_killed_worker_and_a_lost_node_reaches_serving():
     assert status.attempt == 1
     assert status.budgets.total == 2
     assert status.training is not None
-    assert status.training.step == 240
+    assert status.training.step == STEPS
     assert status.serving is not None
     assert status.serving.url == "http://demo-serve.llm.svc.cluster.local:8000/v1"
     assert {item.type: item.status for item in status.conditions} == dict.fromkeys(
@@ -79,7 +80,7 @@ def test_operator_killed_at_every_write_in_turn_reaches_the_same_state():
                 break
             kills += 1
             assert disturbed == undisturbed, f"killed at {moment}, {disturbed.now}"
-    assert kills > 100
+    assert kills >= 80
 
 
 def _settle_with_a_kill(world: World, moment: int) -> bool:
@@ -98,7 +99,7 @@ def _settle_with_a_kill(world: World, moment: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("away", [range(1, 9), range(6, 14), range(12, 30), range(25, 60)])
+@pytest.mark.parametrize("away", [range(1, 9), range(4, 9), range(8, 20), range(15, 40)])
 def test_run_whose_operator_is_away_meanwhile_catches_up(away: range):
     simulation = scripted()
     for tick in range(MAX_TICKS):

@@ -21,9 +21,8 @@ from pretrain_operator.api.status import (
 )
 from pretrain_operator.times import timestamp
 
-from .simulation import cluster
 from .test_plan_scenarios import settle, started, step, until
-from .world import START, World
+from .world import START
 
 INTERVAL_SECONDS = 10.0
 OLD = RunStatus(
@@ -124,7 +123,7 @@ def test_quarantined_checkpoint_is_kept_and_told_once():
 
 
 def test_training_run_costs_at_most_six_status_writes_a_minute():
-    simulation = cluster(World(started().world.body), total_steps=10_000)
+    simulation = started(training__steps=10_000)
     until(simulation, lambda: step(simulation) >= 30)
     writes = 0
     for _ in range(60):

@@ -12,7 +12,7 @@ from .world import World
 
 
 def test_story_of_a_whole_run_tells_stages_attempt_fault_recovery_and_end_in_order():
-    simulation = cluster(World(started().world.body), script=[(50, kill_worker)])
+    simulation = cluster(World(started().world.body), script=[(20, kill_worker)])
     until_state(simulation, conditions.SERVING)
     told = sorted(simulation.world.events.values(), key=lambda event: event.time)
     reasons = [event.reason for event in told]
@@ -27,7 +27,7 @@ def test_story_of_a_whole_run_tells_stages_attempt_fault_recovery_and_end_in_ord
 
 
 def test_story_of_one_status_is_the_same_twice_and_its_keys_differ():
-    simulation = cluster(World(started().world.body), script=[(50, kill_worker)])
+    simulation = cluster(World(started().world.body), script=[(20, kill_worker)])
     until_state(simulation, conditions.SERVING)
     status = simulation.world.status
     told = story(status)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from pydantic.main import IncEx
+
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
 
 from .. import names
-from ..api.spec import PodTemplate
+from ..api.spec import PodTemplate, RunSpec
 from ..observed import Run
 from .metadata import Object, child, digest, stamped
 
@@ -40,7 +42,25 @@ def config_map(run: Run, config: RunConfig) -> Object:
     )
 
 
-def inputs_digest(config: RunConfig, own: PodTemplate, *more: object) -> str:
-    """Of what the run itself says of a Job. A change of it makes the Job anew."""
-    template = own.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return digest({"config": _rendered(config)[1], "template": template, "more": list(more)})
+# Not part of what data, training and export are made from.
+_OWN_OR_LATER: IncEx = {
+    "suspend": True,
+    "recovery": True,
+    "post_training": True,
+    "serving": True,
+    "storage": {"create"},
+    "data": {"template"},
+    "nodes": {"template"},
+    "export": {"template"},
+}
+
+
+def inputs_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:
+    """Of what the run itself says of a Job: a change of it makes the Job anew.
+
+    Defaults are left out: a field that a newer operator knows, and nobody has set, is no change.
+    """
+    common = spec.model_dump(mode="json", exclude_defaults=True, exclude=_OWN_OR_LATER)
+    template = own.model_dump(mode="json", exclude_defaults=True)
+    parts = {"spec": common, "template": template, "retries": retries, "more": list(more)}
+    return digest(parts)

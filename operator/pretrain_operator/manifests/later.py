@@ -12,7 +12,7 @@ from ..api.spec import Nodes, PodTemplate
 from ..observed import Run
 from ..settings import Component, Settings
 from . import templates
-from .inputs import config_map_name, inputs_digest
+from .inputs import config_map_name
 from .jobs import failure_policy
 from .metadata import Object, child, labels, stamped
 from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
@@ -31,14 +31,10 @@ class StageJob:
     own: PodTemplate
     field: str  # of the spec that has `own`
     config: RunConfig  # as the stage reads it
+    inputs: str  # digest of what the run says of it
     stage_name: str | None = None
     source: str | None = None  # folder of the artifact that it starts from
     uses_device: bool = False
-    retries: int = 0
-
-    @property
-    def inputs(self) -> str:
-        return inputs_digest(self.config, self.own, self.stage_name, self.source, self.retries)
 
 
 def stage_job(run: Run, stage: StageJob, settings: Settings, *, suspend: bool) -> Object:

@@ -21,11 +21,9 @@ _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by
 _HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}}
 
 
-def training_inputs(spec: RunSpec, config: RunConfig, retries: int) -> str:
+def training_inputs(spec: RunSpec, retries: int) -> str:
     """What an attempt is made from; another digest is another attempt."""
-    wandb = spec.training.wandb
-    key = wandb.api_key_secret.model_dump() if wandb and wandb.api_key_secret else None
-    return inputs_digest(config, spec.nodes.template, spec.nodes.device_resource, key, retries)
+    return inputs_digest(spec, spec.nodes.template, retries)
 
 
 def coordinator_service(run: Run) -> Object:
