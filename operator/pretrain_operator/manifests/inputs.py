@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from pydantic.main import IncEx
@@ -43,7 +44,7 @@ def config_map(run: Run, config: RunConfig) -> Object:
 
 
 # Not part of what data, training and export are made from.
-_OWN_OR_LATER: IncEx = {
+_OWN_OR_LATER: Mapping[str, IncEx | bool] = {
     "suspend": True,
     "recovery": True,
     "post_training": True,
