@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import ControlPlane
-from tests.integration.harness import Api, install
+from tests.integration.harness import Api, helm_template, install
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("control-plane") / "run"
     with ControlPlane("charts", directory) as started:
         client = Api(started)
-        install(client)
+        install(client, helm_template())
         yield client
         client.close()

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from tests.cluster import ControlPlane, toolchain
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "pretrain-operator"
+RELEASE = "pretrain-operator"
 RELEASE_NAMESPACE = "pretrain-system"
 
 T = TypeVar("T")
@@ -51,9 +52,9 @@ def eventually(check: Callable[[], T], what: str, seconds: float = 30.0) -> T:
         time.sleep(0.05)
 
 
-def helm_template(*arguments: str) -> list[Object]:
+def helm_template(*arguments: str, release: str = RELEASE) -> list[Object]:
     """What the chart renders; subprocess.CalledProcessError with helm's words in `stderr`."""
-    command = [str(toolchain.helm()), "template", "pretrain-operator", str(CHART)]
+    command = [str(toolchain.helm()), "template", release, str(CHART)]
     command += [f"--namespace={RELEASE_NAMESPACE}", *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [body for body in yaml.safe_load_all(output) if body]
@@ -203,18 +204,29 @@ class Coordinators:
 class Operator:
     """The operator as a process, with the rights that the chart gives it and no more."""
 
-    def __init__(self, api: Api, control_plane: ControlPlane, url: str, directory: Path) -> None:
+    def __init__(
+        self,
+        api: Api,
+        control_plane: ControlPlane,
+        url: str,
+        directory: Path,
+        *values: str,
+        release: str = RELEASE,
+    ) -> None:
+        """`values` are helm's; arguments and settings are those of the rendered Deployment."""
         self._process: subprocess.Popen[bytes] | None = None
         self._coordinator_url = url
         self.log = directory / "operator.log"
         self._settings = directory / "settings.yaml"
         self._kubeconfig = directory / "operator.kubeconfig"
-        install(api)
-        settings = next(
-            body for body in helm_template() if body["metadata"]["name"].endswith("-settings")
-        )
-        self._chart_settings = yaml.safe_load(settings["data"]["settings.yaml"])
-        self._kubeconfig.write_text(json.dumps(service_account_config(api, control_plane)))
+        objects = helm_template(*values, release=release)
+        install(api, objects)
+        by_kind = {body["kind"]: body for body in objects}
+        pod = by_kind["Deployment"]["spec"]["template"]["spec"]
+        self._arguments: list[str] = pod["containers"][0]["args"]
+        self._chart_settings = yaml.safe_load(by_kind["ConfigMap"]["data"]["settings.yaml"])
+        config = service_account_config(api, control_plane, pod["serviceAccountName"])
+        self._kubeconfig.write_text(json.dumps(config))
 
     def start(self, poll_seconds: float = 0.5) -> None:
         """With the chart's settings but for the poll. Returns when it serves its health address."""
@@ -228,6 +240,7 @@ class Operator:
                     sys.executable,
                     "-m",
                     "pretrain_operator",
+                    *self._arguments,
                     f"--kubeconfig={self._kubeconfig}",
                     f"--settings={self._settings}",
                     f"--liveness={self._health}",
@@ -293,19 +306,18 @@ class Operator:
             return False
 
 
-def install(api: Api) -> None:
+def install(api: Api, objects: list[Object]) -> None:
     """The chart without its Deployment: the operator of these tests is a process."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}}
-    kept: Iterable[Object] = (body for body in helm_template() if body["kind"] != "Deployment")
+    kept = [body for body in objects if body["kind"] != "Deployment"]
     text = yaml.safe_dump_all([namespace, *kept])
     api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
     crd = "customresourcedefinition/pretrainruns.pretrain.dev"
     api.kubectl("wait", "--for=condition=Established", crd, "--timeout=20s")
 
 
-def service_account_config(api: Api, control_plane: ControlPlane) -> Object:
+def service_account_config(api: Api, control_plane: ControlPlane, account: str) -> Object:
     """A kubeconfig in the name of the operator's service account."""
-    account = "pretrain-operator"
     token = api.kubectl("create", "token", account, f"--namespace={RELEASE_NAMESPACE}").strip()
     config: Object = yaml.safe_load(control_plane.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}

@@ -12,7 +12,7 @@ from pretrain_operator.settings import Settings
 from tests.integration.harness import Api, Coordinators, Operator, eventually
 from tests.integration.walk import Walk
 
-MEASURED_SECONDS = 30.0
+MEASURED_SECONDS = 24.0
 # Without `list`: all kinds are listed every 10 minutes, once for all runs (see handlers).
 VERBS = ("get", "apply", "update", "create", "delete")
 CALLS_A_MINUTE = 10.0
