@@ -1,7 +1,8 @@
 """What a fork server imports before the first round, so that workers start warm: about 7 s less.
 
-Makes no CUDA context and starts no thread: both would break a fork. Whether the run trains on CPU
-comes from its configuration, so the server's environment must name it as the pods' does.
+Makes no CUDA context and starts no thread of Python's or OpenMP's: they would break a fork
+(OpenBLAS and jemalloc start one each, and know forks). Whether the run trains on CPU comes from its
+configuration, so the server's environment must name it as the pods' does.
 """
 
 from __future__ import annotations

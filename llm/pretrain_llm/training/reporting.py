@@ -24,4 +24,13 @@ def report(
 ) -> None:
     """Exactly one of them."""
     rank, number = int(os.environ["RANK"]), int(os.environ.get(environment.ROUND, "0"))
-    reports.send(WorkerReport(rank, number, step, restored, saved, quarantined))
+    reports.send(
+        WorkerReport(
+            rank=rank,
+            round=number,
+            step=step,
+            restored=restored,
+            saved=saved,
+            quarantined=quarantined,
+        )
+    )
