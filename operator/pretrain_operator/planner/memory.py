@@ -71,7 +71,7 @@ class MemoryPlan:
 
 def memory_plan(config: RunConfig, assumptions: Assumptions) -> MemoryPlan:
     """The fullest stage decides: the first holds most microbatches, the last the logits."""
-    plans = [_stage_plan(config, stage, assumptions) for stage in _extremes(stages(config))]
+    plans = [stage_plan(config, stage, assumptions) for stage in _extremes(stages(config))]
     return max(plans, key=lambda plan: plan.allocated_bytes)
 
 
@@ -112,7 +112,8 @@ def _extremes(all_stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return tuple(dict.fromkeys((*all_stages[:2], all_stages[-1])))
 
 
-def _stage_plan(config: RunConfig, stage: Stage, assumptions: Assumptions) -> MemoryPlan:
+def stage_plan(config: RunConfig, stage: Stage, assumptions: Assumptions) -> MemoryPlan:
+    """Of one device of one pipeline stage."""
     parallelism, shapes = config.parallelism, family(config.model.architecture)
     master = _MASTER_BYTES * sharded_elements(
         _stage_weights(config, stage), parallelism.tensor_parallel, parallelism.data_parallel_shard

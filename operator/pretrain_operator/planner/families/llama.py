@@ -73,12 +73,11 @@ def _kept(model: ModelConfig, batch: Microbatch) -> float:
 
 
 def _kept_by_selective(model: ModelConfig, batch: Microbatch) -> float:
-    """The block's input, attention's outputs, and every other matmul's output, the first of five
-    saved: wqkv, w1, w2 (torchtitan 0.3.0, SelectiveAC). Under tensor parallelism w2's is a whole
-    partial sum, and both reduce-scatters' outputs are saved too."""
+    """The block's input, attention's output and log-sum-exp, and every other matmul's output, the
+    first of five saved: wqkv, w1 and, under tensor parallelism a whole partial sum, w2 (torchtitan
+    0.3.0, SelectiveAC)."""
     split = model.dim + model.dim + 2 * _kv_dim(model) + model.dim + model.ffn_hidden_dim
-    scattered = 2 * model.dim if batch.tensor_parallel > 1 else 0
-    values = (split + scattered) / batch.tensor_parallel + model.dim
+    values = split / batch.tensor_parallel + model.dim
     log_sum_exp = model.num_heads / batch.tensor_parallel * _FLOAT32_BYTES
     return batch.tokens * (values * batch.value_bytes + log_sum_exp)
 
