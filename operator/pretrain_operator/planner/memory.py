@@ -8,6 +8,7 @@ Communication is an upper bound: when buffers are freed depends on the streams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pretrain_llm.contract.config import RunConfig
@@ -77,16 +78,8 @@ def memory_plan(config: RunConfig, assumptions: Assumptions) -> MemoryPlan:
 
 def state_bytes(config: RunConfig) -> float:
     """What one device keeps in a checkpoint: weights and both moments, of the fullest stage."""
-    parallelism = config.parallelism
-    return 3.0 * max(
-        _MASTER_BYTES
-        * sharded_elements(
-            _stage_weights(config, stage),
-            parallelism.tensor_parallel,
-            parallelism.data_parallel_shard,
-        )
-        for stage in _extremes(stages(config))
-    )
+    owned = (_owned_elements(config, stage) for stage in _extremes(stages(config)))
+    return 3.0 * _MASTER_BYTES * max(owned)
 
 
 def microbatch(config: RunConfig) -> Microbatch:
@@ -114,10 +107,8 @@ def _extremes(all_stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 def stage_plan(config: RunConfig, stage: Stage, assumptions: Assumptions) -> MemoryPlan:
     """Of one device of one pipeline stage."""
-    parallelism, shapes = config.parallelism, family(config.model.architecture)
-    master = _MASTER_BYTES * sharded_elements(
-        _stage_weights(config, stage), parallelism.tensor_parallel, parallelism.data_parallel_shard
-    )
+    shapes = family(config.model.architecture)
+    master = _MASTER_BYTES * _owned_elements(config, stage)
     buffer = shapes.block_buffer_bytes(config.model, config.training.sequence_length)
     moments = _moments(config, stage, master)
     peak = max(moments, key=lambda moment: moment.total_bytes)
@@ -135,12 +126,22 @@ def stage_plan(config: RunConfig, stage: Stage, assumptions: Assumptions) -> Mem
     )
 
 
-def _stage_weights(config: RunConfig, stage: Stage) -> Weights:
+def _owned_elements(config: RunConfig, stage: Stage) -> int:
+    """Of the first rank's shards; the other ranks have no more."""
+    mesh = config.parallelism
+    return _stage_elements(
+        config,
+        stage,
+        lambda weights: sharded_elements(weights, mesh.tensor_parallel, mesh.data_parallel_shard),
+    )
+
+
+def _stage_elements(config: RunConfig, stage: Stage, elements: Callable[[Weights], int]) -> int:
     shapes, model = family(config.model.architecture), config.model
-    weights = shapes.block(model) * stage.blocks
+    total = stage.blocks * elements(shapes.block(model))
     if stage.has_embedding:
-        weights = shapes.embedding(model) + weights
-    return weights + shapes.head(model) if stage.has_head else weights
+        total += elements(shapes.embedding(model))
+    return total + elements(shapes.head(model)) if stage.has_head else total
 
 
 def _moments(config: RunConfig, stage: Stage, gradients: float) -> tuple[Moment, ...]:
@@ -212,7 +213,8 @@ class _Gathered:
         shapes, model = family(config.model.architecture), config.model
         degree = parallelism.tensor_parallel
         if parallelism.pipeline_parallel > 1:
-            return cls._of_pipeline(gathered_elements(_stage_weights(config, stage), degree), value)
+            whole = _stage_elements(config, stage, lambda each: gathered_elements(each, degree))
+            return cls._of_pipeline(whole, value)
         block = gathered_elements(shapes.block(model), degree)
         table = shapes.embedding(model)
         head = shapes.head(model) + (table if model.tie_embeddings else ())

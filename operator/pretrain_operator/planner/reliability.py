@@ -54,7 +54,9 @@ def reliability_plan(
         mtbf_seconds=mtbf,
         daly_interval_seconds=daly,
         daly_interval_steps=daly_steps,
-        daly_goodput=goodput(daly_steps * compute.step_seconds, stall, assumptions.restart_seconds, mtbf),
+        daly_goodput=goodput(
+            daly_steps * compute.step_seconds, stall, assumptions.restart_seconds, mtbf
+        ),
         interval_steps=config.checkpoint.interval,
         interval_seconds=interval,
         goodput=expected,
