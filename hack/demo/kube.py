@@ -43,21 +43,9 @@ class Kube:
         document = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
         self.run("apply", "-f", "-", stdin=json.dumps(document).encode())
 
-    def raw(
-        self, path: str, body: dict[str, Any] | None = None, timeout_seconds: float = 60
-    ) -> str:
-        """A GET, or a POST of JSON, through the API server."""
-        if body is None:
-            return self.run("get", "--raw", path, timeout_seconds=timeout_seconds)
-        return self.run(
-            "create",
-            "--raw",
-            path,
-            "-f",
-            "-",
-            stdin=json.dumps(body).encode(),
-            timeout_seconds=timeout_seconds,
-        )
+    def raw(self, path: str) -> str:
+        """A GET through the API server."""
+        return self.run("get", "--raw", path)
 
     def _flag(self, name: str) -> list[str]:
         return [f"{name}={self.kubeconfig}"] if self.kubeconfig else []

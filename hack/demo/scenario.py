@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
-import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,10 @@ class RunWatch:
 
         return wait_for(what, look, timeout_seconds=timeout_seconds, interval_seconds=1)
 
-    def until_step(self, step: int, timeout_seconds: float = 240) -> Object:
+    def until_step(self, step: int, timeout_seconds: float = 600) -> Object:
         return self.until(f"step {step}", lambda run: current_step(run) >= step, timeout_seconds)
 
-    def until_succeeded(self, timeout_seconds: float = 600) -> Object:
+    def until_succeeded(self, timeout_seconds: float = 900) -> Object:
         return self.until("the run's end",
                           lambda run: condition(run, "Succeeded").get("status") == "True",
                           timeout_seconds)  # fmt: skip
@@ -167,19 +168,15 @@ class RunWatch:
         return pod
 
     def ask(self, question: str) -> str:
-        """An answer of the served model, through the Service's OpenAI API."""
-        url = urllib.parse.urlsplit(self.object()["status"]["serving"]["url"])
-        service = (url.hostname or "").split(".")[0]
-        path = (f"/api/v1/namespaces/{self.namespace}/services/{service}:{url.port}/proxy"
-                f"{url.path}/chat/completions")  # fmt: skip
-        body = {
-            "model": self.name,
-            "messages": [{"role": "user", "content": question}],
-            "max_tokens": 48,
-            "temperature": 0,
-        }
-        reply = json.loads(self.kube.raw(path, body, timeout_seconds=120))
-        return str(reply["choices"][0]["message"]["content"])
+        """An answer of the served model, as `pretrain chat` gets it through its Service."""
+        command = [sys.executable, "-m", "pretrain_operator.cli", "chat", self.name, question,
+                   "--namespace", self.namespace, "--max-tokens", "48"]  # fmt: skip
+        if self.kube.kubeconfig:
+            command += ["--kubeconfig", self.kube.kubeconfig]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        if done.returncode:
+            raise StepError(f"chat: {done.stderr.strip()}")
+        return done.stdout.strip()
 
 
 def condition(run: Object, kind: str) -> Object:

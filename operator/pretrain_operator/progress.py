@@ -60,7 +60,7 @@ def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingS
     return known.model_copy(
         update={
             **_figures_of(progress),
-            "initial_loss": _finite(progress.initial_loss)
+            "initial_loss": _rounded(progress.initial_loss, 4)
             if known.initial_loss is None
             else known.initial_loss,
             "nodes": in_round,
@@ -78,24 +78,20 @@ def _figures_of(progress: Progress) -> dict[str, float | int | None]:
         "step": progress.step,
         "total_steps": progress.total_steps,
         "tokens": progress.tokens,
-        "loss": _finite(progress.loss),
-        "tokens_per_second": _rounded(progress.tokens_per_second),
-        "step_seconds": progress.step_seconds,
-        "mfu": progress.mfu,
+        "loss": _rounded(progress.loss, 4),
+        "tokens_per_second": _rounded(progress.tokens_per_second, 0),
+        "step_seconds": _rounded(progress.step_seconds, 3),
+        "mfu": None if progress.mfu is None else _rounded(progress.mfu, 4),
     }
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no infinities: the API server would refuse the whole status."""
-    return value if math.isfinite(value) else None
+def _rounded(value: float, digits: int) -> float | None:
+    """As a person reads it. JSON has no infinities: the API server would refuse the status."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def _bounded(difference: float) -> float:
     return difference if math.isfinite(difference) else _UNLIKE
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 1) if math.isfinite(value) else None
 
 
 def _checkpoints(old: Checkpoints, document: StatusDocument) -> Checkpoints:

@@ -7,6 +7,7 @@ somebody else is left alone. Processes are daemons of their own session: nobody 
 them as a parent.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -138,7 +139,8 @@ def kill(processes: Iterable[Process], timeout_seconds: float = 20) -> None:
     handles = [handle for process in processes if (handle := _handle(process)) is not None]
     try:
         for handle in handles:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
         for handle in handles:
             if not select.select([handle], [], [], timeout_seconds)[0]:
                 raise ClusterError(f"a killed process did not end within {timeout_seconds:g} s")

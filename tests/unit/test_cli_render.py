@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pretrain_operator.cli import commands
 from pretrain_operator.cli.render import amount, duration, json_view, view
 
 NOW = 1_767_265_200.0  # 2026-01-01T11:00:00Z
@@ -87,7 +88,8 @@ def test_view_of_a_training_run_shows_stages_progress_and_incidents() -> None:
         "25%",
         "loss 4.1234   tokens 245.8k   tokens/s 8,123   nodes 2",
         "restarts 1   checkpoint step 40, 1m 00s ago",
-        "10:55:10 WorkerKilled  rank 1 was killed by signal 9  rank 1 on demo-train-1-1",
+        "10:55:10 WorkerKilled",
+        "10:55:10 rank 1 was killed by signal 9",
         "0.1s",
         "0.4s",
         "3.2s",
@@ -152,3 +154,16 @@ def test_duration_keeps_two_units(seconds: float | None, text: str) -> None:
 )
 def test_amount_of_many_is_short(number: float | None, text: str) -> None:
     assert amount(number) == text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["chat", "demo", "What is a list?", "-n", "llm"],
+        ["chat", "demo", "-n", "llm", "What is a list?"],
+    ],
+)
+def test_chat_question_is_found_before_and_after_the_options(arguments: list[str]) -> None:
+    options = commands._parsed(arguments)
+    assert (options.run, options.namespace) == ("demo", "llm")
+    assert options.question == "What is a list?"

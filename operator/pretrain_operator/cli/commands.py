@@ -32,7 +32,7 @@ class UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, or 1 with a line on stderr, or the state that `status` found (see there)."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     if hasattr(options, "offline"):
         code: int = options.offline(options)
         return code
@@ -174,6 +174,17 @@ def _advice(error: ApiError) -> str:
     if error.is_not_found:
         return f"{error.message}; is the operator's chart installed, with its CRD?"
     return error.message
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse settles optional positionals too early: of `chat RUN -n NS QUESTION` one is left."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and getattr(options, "question", "") is None and not rest[0].startswith("-"):
+        options.question, rest = rest[0], rest[1:]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,7 @@ def view(run: KubernetesObject, now: float | None = None) -> RenderableType:
     parts: list[RenderableType] = [_headline(run, status), Text(), _stages(run, status, now)]
     parts += [Text(), *_progress(status, now)]
     if status.incidents:
-        parts += [Text(), _incidents(status.incidents)]
+        parts += [Text(), *_incidents(status.incidents)]
     parts += _troubles(status)
     return Group(*parts)
 
@@ -148,27 +148,25 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
         yield Text(f"serving {status.serving.url} ({ready})")
 
 
-def _incidents(incidents: Sequence[IncidentStatus]) -> Table:
+def _incidents(incidents: Sequence[IncidentStatus]) -> Iterator[RenderableType]:
+    """The phases as a table, then the causes, which are whole sentences."""
+    newest = sorted(incidents, key=lambda item: item.time)[-_MAX_INCIDENTS:]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("incident", "cause", "suspect"):
-        table.add_column(name)
+    table.add_column("incident", no_wrap=True)
     for name in ("detect", "reschedule", "restore", "first step", "steps lost"):
         table.add_column(name, justify="right")
-    for incident in sorted(incidents, key=lambda item: item.time)[-_MAX_INCIDENTS:]:
-        suspect = incident.suspect.pod or incident.suspect.node or _NONE
-        if incident.suspect.rank is not None:
-            suspect = f"rank {incident.suspect.rank} on {suspect}"
+    for incident in newest:
         table.add_row(
             f"{incident.time[11:19]} {incident.fault_class}",
-            incident.cause,
-            suspect,
             duration(incident.detect_seconds),
             duration(incident.reschedule_seconds),
             duration(incident.restore_seconds),
             duration(incident.first_step_seconds),
             _NONE if incident.steps_lost is None else str(incident.steps_lost),
         )
-    return table
+    yield table
+    for incident in newest:
+        yield Text(f"{incident.time[11:19]} {incident.cause}", style="dim")
 
 
 def _troubles(status: RunStatus) -> Iterator[RenderableType]:
