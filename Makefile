@@ -57,7 +57,7 @@ test-e2e: setup ## The demo's run and more faults on a local multi-node cluster 
 
 ## Checks
 
-.PHONY: verify fmt lint types imports crd
+.PHONY: verify fmt lint types imports crd golden
 verify: lint types imports ## What must hold before every commit
 	@$(operator_env)/bin/python -m pretrain_operator.crd --check
 fmt: env-operator ## Format the code
@@ -72,6 +72,8 @@ imports: env-operator ## The layers of docs/architecture.md
 	@$(operator_env)/bin/lint-imports
 crd: env-operator ## Write the CRD and docs/api.md from operator/pretrain_operator/api
 	@$(operator_env)/bin/python -m pretrain_operator.crd
+golden: env-operator ## Write the golden manifests anew, to be read in the diff
+	@$(operator_env)/bin/python -m tests.unit.test_manifests_golden
 
 ## Delivery
 

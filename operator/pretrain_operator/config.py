@@ -54,7 +54,7 @@ def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
     yield from _input_violations(spec)
     yield from _training_violations(spec.training)
     yield from _mesh_violations(spec)
-    yield from _pipeline_violations(spec)
+    yield from _model_parallel_violations(spec)
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
 
@@ -132,13 +132,17 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
             yield SpecError("batch-divides", "spec.training.globalBatchSize", batch, remedy)
 
 
-def _pipeline_violations(spec: RunSpec) -> Iterator[SpecError]:
+def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
     model, mesh = spec.model, spec.parallelism
     heads, kv_heads = model.num_heads, model.num_kv_heads or model.num_heads
     if heads % mesh.tensor_parallel or kv_heads % mesh.tensor_parallel:
         remedy = f"choose a divisor of model.numHeads {heads} and numKVHeads {kv_heads}"
         field = "spec.parallelism.tensorParallel"
         yield SpecError("tensor-parallel-divides-heads", field, mesh.tensor_parallel, remedy)
+    if (length := spec.training.sequence_length) % mesh.tensor_parallel:
+        remedy = f"choose a divisor of training.sequenceLength {length}, which it shards"
+        field = "spec.parallelism.tensorParallel"
+        yield SpecError("tensor-parallel-divides-sequence", field, mesh.tensor_parallel, remedy)
     field = "spec.parallelism.pipelineParallel"
     if mesh.pipeline_parallel > model.num_layers:
         remedy = f"exceeds model.numLayers {model.num_layers}; each stage needs a layer"

@@ -129,6 +129,13 @@ ROWS = (
         base=_FOUR_NODES,
     ),
     Row(
+        "tensor-parallel-divides-sequence",
+        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 255},
+        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 254},
+        ("2", "sequenceLength 255", "divisor"),
+        base=_FOUR_NODES,
+    ),
+    Row(
         "pipeline-fits-layers",
         {"model.numLayers": 1},
         {"model.numLayers": 2},

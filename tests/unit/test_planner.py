@@ -202,15 +202,6 @@ def test_device_with_more_memory_holds_what_a_smaller_one_does_not() -> None:
     assert plan_run(wide).memory.device_bytes == 80 * GIB
 
 
-def test_sequence_that_tensor_parallelism_cannot_split_is_a_problem() -> None:
-    uneven = spec(training={"sequenceLength": 2050}, parallelism={"tensorParallel": 4})
-    (problem,) = plan_run(uneven).problems
-    assert str(problem) == (
-        "spec.training.sequenceLength 2050: choose a multiple of parallelism.tensorParallel 4,"
-        " which splits it"
-    )
-
-
 # Advice
 
 

@@ -144,6 +144,14 @@ MESH = (
         ("self.parallelism.tensorParallel", "self.model.numHeads", _KV_HEADS),
     ),
     Rule(
+        "tensor-parallel-divides-sequence",
+        "spec",
+        "self.training.sequenceLength % self.parallelism.tensorParallel == 0",
+        "parallelism.tensorParallel %s does not divide training.sequenceLength %s, which it shards;"
+        " choose a divisor of it",
+        ("self.parallelism.tensorParallel", "self.training.sequenceLength"),
+    ),
+    Rule(
         "pipeline-fits-layers",
         "spec",
         "self.parallelism.pipelineParallel <= self.model.numLayers",
