@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from pretrain_operator.cli.render import view
 from rich.console import Console
 from rich.live import Live
+
+from pretrain_operator.cli.render import view
 
 from . import place, report, scenario
 from .kube import StepError
