@@ -9,6 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 operator_env = $(shell hack/envs.sh path operator)
 train_env = $(shell hack/envs.sh path train)
+IMAGE_PREFIX ?= ghcr.io/pretrain-dev
 CHECKED := operator llm tests hack
 
 .PHONY: help
@@ -20,23 +21,24 @@ help: ## List the targets
 .PHONY: packages env-operator env-train env-serve kubernetes corpus setup
 packages: ## Install missing system packages (Debian-like, root)
 	@hack/system-packages.sh
-env-operator: packages
+env-operator: packages ## The Python environment of the operator and of these tools
 	@hack/envs.sh build operator
-env-train: packages
+env-train: packages ## The one of data, training and post-training
 	@hack/envs.sh build train
-env-serve: packages
+env-serve: packages ## The one of vLLM, which pins its own torch
 	@hack/envs.sh build serve
 kubernetes: packages ## Build Kubernetes for the local cluster (6 minutes, once)
 	@$(PYTHON) -m tests.cluster build
-corpus: packages
+corpus: packages ## The demo's text: the documentation of Python and PostgreSQL
 	@$(PYTHON) hack/corpus.py build/corpus
 setup: env-operator env-train env-serve kubernetes corpus ## All of it
 
 ## The main job
 
 .PHONY: demo demo-down
-demo: setup ## One PretrainRun from text to a chat answer, with a killed worker (KEEP=1, CLUSTER=current)
-	@$(operator_env)/bin/python -m hack.demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER))
+demo: $(if $(CLUSTER),env-operator corpus,setup) ## From text to a chat answer, with a killed worker (KEEP=1, CLUSTER=current)
+	@$(operator_env)/bin/python -m hack.demo $(if $(KEEP),--keep) \
+	  $(if $(CLUSTER),--cluster $(CLUSTER) --image-prefix $(IMAGE_PREFIX))
 demo-down: ## Remove what `make demo KEEP=1` left
 	@$(operator_env)/bin/python -m hack.demo --down
 
@@ -64,10 +66,10 @@ fmt: env-operator ## Format the code
 	@$(operator_env)/bin/ruff check --no-cache --fix-only --quiet $(CHECKED)
 	@$(operator_env)/bin/ruff format $(CHECKED)
 # Without the cache: what ruff takes for first-party depends on files that are not in its key.
-lint: env-operator
+lint: env-operator ## ruff
 	@$(operator_env)/bin/ruff check --no-cache $(CHECKED)
 	@$(operator_env)/bin/ruff format --check $(CHECKED)
-types: env-operator
+types: env-operator ## mypy, strict
 	@MYPYPATH=operator:llm $(operator_env)/bin/mypy
 imports: env-operator ## The layers of docs/architecture.md
 	@$(operator_env)/bin/lint-imports
@@ -79,10 +81,9 @@ golden: env-operator ## Write the golden manifests anew, to be read in the diff
 ## Delivery
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGE_PREFIX ?= ghcr.io/pretrain-dev
 .PHONY: images clean
 images: ## Build the container images (needs docker)
-	@for image in operator trainer data post-train serve; do \
+	@set -e; for image in operator trainer data post-train serve serve-cpu; do \
 	  docker build -f images/$$image/Dockerfile -t $(IMAGE_PREFIX)/$$image:$(VERSION) .; \
 	done
 clean: ## Remove build output of this checkout (not the cache)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 IMAGE = "pretrain.local/host:1"
+_DEFAULT_IMAGE_PREFIX = "ghcr.io/pretrain-dev"  # the chart's
 ROOT = Path(__file__).resolve().parents[1]
 
 _ENVIRONMENTS = {  # of each component
@@ -56,6 +58,28 @@ def values(environments: dict[str, Path], sources: Path = ROOT) -> dict[str, Any
                 )
                 for component, name in _ENVIRONMENTS.items()
             },
+        },
+    }
+
+
+def machine_values() -> dict[str, Any]:
+    """Of this checkout and its environments."""
+    return values({name: _default(name) for name in ("operator", "train", "serve")})
+
+
+def registry_values(image_prefix: str | None) -> dict[str, Any]:
+    """Values of the chart where there is a registry: its own, but vLLM's build for CPUs."""
+    chart = (ROOT / "charts" / "pretrain-operator" / "Chart.yaml").read_text()
+    version = re.search(r'^appVersion: "?([^"\n]+)', chart, re.MULTILINE)
+    assert version, "Chart.yaml has an appVersion"
+    prefix = image_prefix or _DEFAULT_IMAGE_PREFIX
+    env = [{"name": name, "value": value} for name, value in _SERVING_ENV.items()]
+    image = f"{prefix}/serve-cpu:{version[1]}"
+    return {
+        "image": {"prefix": prefix},
+        "settings": {
+            "servingArguments": list(_SERVING_ARGUMENTS),
+            "templates": {"serving": {"image": image, "env": env}},
         },
     }
 

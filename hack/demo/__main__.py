@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
 from pretrain_operator.cli.render import view
+from tests.cluster import ClusterError
 
 from . import place, report, scenario
 from .kube import StepError
@@ -121,34 +121,40 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hack.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--cluster", choices=["local", "current"], default="local")
+    parser.add_argument("--image-prefix", help="with --cluster current: where the images are")
     parser.add_argument("--down", action="store_true", help="only remove the local cluster")
     return parser.parse_args()
+
+
+@contextmanager
+def chosen_place(options: argparse.Namespace) -> Iterator[place.Place]:
+    values = place.DIRECTORY / "values.yaml"
+    if options.cluster == "current":
+        yield place.current(values, options.image_prefix)
+        return
+    say("starting Kubernetes: control plane and three nodes")
+    cluster = place.demo_cluster()
+    try:
+        with place.local(cluster, values, keep=options.keep) as where:
+            yield where
+    finally:
+        if options.keep and cluster.kubeconfig.exists():
+            farewell(cluster.kubeconfig)
 
 
 def main() -> int:
     options, started = arguments(), time.monotonic()
     if options.down:
         place.demo_cluster().down()
-        shutil.rmtree(place.DIRECTORY / "cluster", ignore_errors=True)
         return 0
     place.DIRECTORY.mkdir(parents=True, exist_ok=True)
-    ours = options.cluster == "local"
-    if ours:
-        say("starting Kubernetes: control plane and three nodes")
-    values = place.DIRECTORY / "values.yaml"
     try:
-        with (
-            place.local(place.demo_cluster(), values, keep=options.keep)
-            if ours
-            else nullcontext(place.current())
-        ) as where:
+        with chosen_place(options) as where:
             document = run_demo(where, started)
-    except StepError as error:
+            write(document)
+    except (StepError, ClusterError) as error:
         console.print(f"[bold red]failed:[/] {error}", highlight=False)
         return 1
-    write(document)
-    if ours and options.keep:
-        farewell(place.demo_cluster().kubeconfig)
     broken = report.shortcomings(document)
     for promise in broken:
         console.print(f"[bold red]not kept:[/] {promise}")

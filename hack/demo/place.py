@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack import local_values
 from tests.cluster import Cluster, binaries, toolchain
 
 from .kube import Kube, StepError
@@ -33,12 +32,9 @@ def demo_cluster() -> Cluster:
 @contextmanager
 def local(cluster: Cluster, values: Path, *, nodes: int = 3, keep: bool = False) -> Iterator[Place]:
     """A fresh cluster; removed at the end, whatever happened, unless it is to be kept."""
-    cluster.up(nodes=nodes)
     try:
-        values.write_text(
-            subprocess.run([sys.executable, str(ROOT / "hack" / "local_values.py")], check=True,
-                           capture_output=True, text=True).stdout
-        )  # fmt: skip
+        cluster.up(nodes=nodes)
+        values.write_text(json.dumps(local_values.machine_values()))
         kube = Kube(str(binaries.path("kubectl")), str(toolchain.helm()), str(cluster.kubeconfig))
         kube.apply(_default_storage_class())
         cluster.create_volume("storage")
@@ -48,14 +44,15 @@ def local(cluster: Cluster, values: Path, *, nodes: int = 3, keep: bool = False)
             cluster.down()
 
 
-def current() -> Place:
-    """The current kube context: the chart's own values, images from its registry."""
+def current(values: Path, image_prefix: str | None) -> Place:
+    """The current kube context; images from its registry, vLLM's CPU build for this recipe."""
     missing = [tool for tool in ("kubectl", "helm") if not shutil.which(tool)]
     if missing:
         raise StepError(
             f"{' and '.join(missing)} not found on PATH: install it, or leave out CLUSTER"
         )
-    return Place(Kube("kubectl", "helm"), None)
+    values.write_text(json.dumps(local_values.registry_values(image_prefix)))
+    return Place(Kube("kubectl", "helm"), values)
 
 
 def _default_storage_class() -> dict[str, object]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pretrain_llm.contract import environment
 
 from .kube import Kube, StepError, wait_for
@@ -23,12 +25,23 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "pretrain-operator"
 RECIPE = ROOT / "recipes" / "demo.yaml"
 
-# Runs in the worker's pod, as kubectl exec: the agent lists its workers there.
-_KILL_ONE_WORKER = (
-    "import json, os, signal; "
-    f"workers = json.load(open('{environment.SCRATCH_PATH}/workers.json')); "
-    "os.kill(workers['workers'][0]['pid'], signal.SIGKILL)"
-)
+# Runs in a training pod: waits until the run is half-way between two checkpoints, so that there are
+# steps to run again, then kills one of the workers that the agent lists.
+_KILL_ONE_WORKER = f"""
+import json, os, signal, sys, time, urllib.request
+interval, deadline = int(sys.argv[1]), time.monotonic() + 120
+status = "http://" + os.environ["{environment.COORDINATOR}"] + "/status"
+while True:
+    with urllib.request.urlopen(status, timeout=10) as reply:
+        step = json.load(reply)["progress"]["step"]
+    if step % interval in range(interval // 2, interval - 2):
+        break
+    if time.monotonic() > deadline:
+        sys.exit(f"no step between two checkpoints was seen in 120 s; the last was {{step}}")
+    time.sleep(0.05)
+workers = json.load(open("{environment.SCRATCH_PATH}/workers.json"))
+os.kill(workers["workers"][0]["pid"], signal.SIGKILL)
+"""
 # Runs in the loader's pod: standard input is a tar archive.
 _UNPACK = (
     "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|')"
@@ -46,15 +59,13 @@ def install_operator(kube: Kube, values: Path | None) -> None:
 
 
 def settings(kube: Kube) -> dict[str, Any]:
-    """The operator's settings, defaults included, as the chart installed them."""
-    values = kube.chart("get", "values", RELEASE, "-n", SYSTEM_NAMESPACE, "--all", "-o", "json")
-    found: dict[str, Any] = json.loads(values)["settings"]
-    return found
+    """The operator's settings as it reads them: the chart's defaults are in."""
+    found = kube.get("configmap", f"{RELEASE}-settings", "-n", SYSTEM_NAMESPACE)
+    document: dict[str, Any] = yaml.safe_load(found["data"]["settings.yaml"])
+    return document
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    import yaml
-
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return document
 
@@ -65,7 +76,7 @@ def load_corpus(kube: Kube, run: Object, corpus: Path) -> int:
     kube.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         _claim(namespace, claim, run["spec"]["storage"].get("create", {}).get("size", "10Gi")),
-        _loader(namespace, claim, settings(kube)["templates"].get("data", {})),
+        _loader(namespace, claim, settings(kube)["templates"]["data"]),
     )
     kube.run("wait", "-n", namespace, "pod/corpus-loader", "--for=condition=Ready",
              "--timeout=120s", timeout_seconds=130)  # fmt: skip
@@ -162,9 +173,11 @@ class RunWatch:
         return sorted(found, key=lambda pod: pod["metadata"]["name"])
 
     def kill_one_worker(self) -> str:
-        """SIGKILL to a worker process inside its live pod; returns the pod's name."""
+        """SIGKILL to a worker inside its live pod, between checkpoints; returns the pod's name."""
+        interval = self.object()["spec"]["checkpoint"]["interval"]
         pod: str = self.training_pods()[-1]["metadata"]["name"]
-        self.kube.run("exec", "-n", self.namespace, pod, "--", "python", "-c", _KILL_ONE_WORKER)
+        self.kube.run("exec", "-n", self.namespace, pod, "--", "python", "-c", _KILL_ONE_WORKER,
+                      str(interval), timeout_seconds=150)  # fmt: skip
         return pod
 
     def ask(self, question: str) -> str:

@@ -15,6 +15,7 @@ IMAGES = {
     "data": "data",
     "post-train": "post-train",
     "serve": "serve",
+    "serve-cpu": "serve-cpu",
 }
 
 
