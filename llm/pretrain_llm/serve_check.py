@@ -18,7 +18,7 @@ from .artifacts import verified_manifest
 from .contract import exit_codes
 from .contract.results import TerminationMessage
 from .errors import InputError, RunError, stage_error
-from .stage import leave_message
+from .termination import leave_message
 from .tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG, check
 
 CONFIG = "config.json"

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .contract import codec, config, environment, exit_codes
-from .contract.results import MAX_MESSAGE_BYTES, StageResult, TerminationMessage
+from .contract.results import StageResult, TerminationMessage
 from .errors import stage_error
-
-_MAX_TEXT = 1500  # characters of an error's message that fit beside the rest
+from .termination import leave_message
 
 
 def run(work: Callable[[config.RunConfig], StageResult]) -> int:
@@ -28,24 +27,13 @@ def run(work: Callable[[config.RunConfig], StageResult]) -> int:
     except Exception as error:
         traceback.print_exc()
         failure = stage_error(error)
-        short = replace(failure, message=failure.message[:_MAX_TEXT])
-        leave_message(TerminationMessage(error=short))
+        leave_message(TerminationMessage(error=failure))
         return failure.exit_code
     if not result.seconds:
         result = replace(result, seconds=round(time.time() - started, 3))
     leave_message(TerminationMessage(result=result))
     print(codec.to_json(result), flush=True)
     return exit_codes.OK
-
-
-def leave_message(message: TerminationMessage) -> None:
-    """Writes what the kubelet copies into the pod's status. Raises ValueError if it is too long."""
-    text = codec.to_json(message).encode()
-    if len(text) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"termination message has {len(text)} bytes, over {MAX_MESSAGE_BYTES}")
-    path = os.environ.get(environment.TERMINATION_LOG, environment.TERMINATION_LOG_PATH)
-    with open(path, "wb") as file:
-        file.write(text)
 
 
 def main(work: Callable[[config.RunConfig], StageResult]) -> None:

@@ -11,13 +11,12 @@ import logging
 import os
 import sys
 import traceback
-from dataclasses import replace
 
-from .. import stage
 from ..contract import exit_codes, protocol
 from ..contract.protocol import AgentEvent
 from ..contract.results import StageError, TerminationMessage
 from ..errors import stage_error
+from ..termination import leave_message
 from . import fork_server, inbox, init
 from . import settings as configuration
 from .bell import Bell
@@ -26,7 +25,6 @@ from .settings import Settings
 from .stop import StopRequest, StopRequestedError
 
 LAST_WORD_SECONDS = 3.0  # to tell the coordinator
-_MAX_TEXT = 1500  # characters of an error that fit into a termination message
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -84,8 +82,7 @@ def train(settings: Settings, bell: Bell, link: Link, stop: StopRequest) -> None
 
 def _gave_up(error: StageError) -> int:
     print(f"agent: {error}", file=sys.stderr)
-    short = replace(error, message=error.message[:_MAX_TEXT])
-    stage.leave_message(TerminationMessage(error=short))
+    leave_message(TerminationMessage(error=error))
     return error.exit_code
 
 
