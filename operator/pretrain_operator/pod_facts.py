@@ -9,6 +9,7 @@ from pretrain_llm.contract import codec
 from pretrain_llm.contract.results import StageError, StageResult, TerminationMessage
 
 from .observed import KubernetesObject
+from .times import epoch_seconds
 
 _SHOWN_LOG_CHARACTERS = 600
 _IMAGE_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -76,6 +77,17 @@ def termination(pod: KubernetesObject) -> Termination | None:
         message=state.get("message", ""),
         finished_at=state.get("finishedAt") or "",
     )
+
+
+def created_at(pod: KubernetesObject) -> float:
+    """Seconds since the epoch."""
+    return epoch_seconds(pod["metadata"]["creationTimestamp"])
+
+
+def ended_at(pod: KubernetesObject) -> float:
+    """Seconds since the epoch; when it was made, where nobody saw its end."""
+    ended = termination(pod)
+    return epoch_seconds(ended.finished_at) if ended and ended.finished_at else created_at(pod)
 
 
 def is_live(pod: KubernetesObject) -> bool:

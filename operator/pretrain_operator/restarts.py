@@ -29,10 +29,10 @@ from .faults import Evidence, Fault
 from .manifests.training import COMPONENT, training_inputs
 from .observed import KubernetesObject
 from .stages import Stop, current
-from .times import epoch_seconds, micro_timestamp, timestamp
+from .times import micro_timestamp, timestamp
 
 BARREN_INCIDENTS = 3  # in a row without a step between them
-START_FAILURES = 3  # of one slot's pods, before any round
+START_FAILURES = 3  # of one slot's pods, none of which joined a round
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def with_incidents(case: Case, status: RunStatus) -> Judged:
     document = case.document(status)
     if document is None:
         return Judged(status)
-    known_round = _known_round(status, document)
-    judged = Judged(status)
+    judged = Judged(_heard(status, document))
+    known_round = judged.status.last_incident_round
     for incident, fault in _faults(case, document):
         if incident.round > known_round:
             judged = _charged(case, judged, incident, fault)
@@ -80,12 +80,23 @@ def with_incidents(case: Case, status: RunStatus) -> Judged:
     return Judged(_progressed(judged.status, _step(document)), judged.stop)
 
 
-def _known_round(status: RunStatus, document: StatusDocument) -> int:
-    """A coordinator that started after the incident counted last knows none of those counted."""
-    last = status.last_incident_time
-    if last is not None and document.started_at > epoch_seconds(last):
-        return 0
-    return status.last_incident_round
+def _heard(status: RunStatus, document: StatusDocument) -> RunStatus:
+    """With the coordinator whose rounds are counted.
+
+    A new coordinator goes on with the numbers that its agents tell it, so that a round has one
+    number for the whole attempt. Only one that lost all agents too begins at 1 again: its rounds
+    are told by being below those counted, once, when it has its first round.
+    """
+    started_at = micro_timestamp(document.started_at)
+    if document.round == 0 or status.coordinator_started_at == started_at:
+        return status
+    begins_anew = document.round < status.last_incident_round
+    return status.model_copy(
+        update={
+            "coordinator_started_at": started_at,
+            "last_incident_round": 0 if begins_anew else status.last_incident_round,
+        }
+    )
 
 
 def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:
@@ -137,10 +148,7 @@ def _charged(case: Case, judged: Judged, incident: Incident, fault: Fault) -> Ju
     entry = _entry(judged.status.attempt, incident, fault)
     status = _progressed(judged.status, incident.last_step)
     after = _appended(status, entry, incident.last_step).model_copy(
-        update={
-            "last_incident_round": incident.round,
-            "last_incident_time": micro_timestamp(incident.time),
-        }
+        update={"last_incident_round": incident.round}
     )
     return Judged(after, judged.stop or _verdict(case, after, fault))
 
@@ -294,9 +302,6 @@ def with_job_failures(case: Case, status: RunStatus) -> Judged:
         return Judged(status)
     if pod_facts.holds(job, "Failed"):
         return _job_failed(case, status, job)
-    document = case.document(status)
-    if document is not None and document.round > 0:
-        return Judged(status)
     return Judged(status, _start_failure(case, status))
 
 
@@ -317,10 +322,11 @@ def _job_failed(case: Case, status: RunStatus, job: KubernetesObject) -> Judged:
 
 
 def _start_failure(case: Case, status: RunStatus) -> Stop | None:
-    """Before the first round, the pods themselves tell whether starting is hopeless."""
+    """While there is no round, the pods themselves tell whether starting is hopeless."""
     failures: dict[str | None, list[Fault]] = {}
-    for pod in _failed_pods(case, status):
-        fault = faults.fault(pod_evidence(pod, 0))
+    had_round = status.coordinator_started_at is not None
+    for pod in _pods_that_never_joined(case, status):
+        fault = faults.fault(pod_evidence(pod, None if had_round else 0))
         if fault.row.level == "Stop":
             return _stop(fault)
         if fault.row.budget == "Application":
@@ -328,11 +334,35 @@ def _start_failure(case: Case, status: RunStatus) -> Stop | None:
     for slot, slot_failures in failures.items():
         if len(slot_failures) >= START_FAILURES:
             message = (
-                f"slot {slot} failed {len(slot_failures)} times before the first round; the last:"
+                f"slot {slot} failed {len(slot_failures)} times before it joined a round; the last:"
                 f" {slot_failures[-1].cause}. Remove the cause, then change the spec to go on."
             )
             return Stop(conditions.NO_PROGRESS, message)
     return None
+
+
+def _pods_that_never_joined(case: Case, status: RunStatus) -> list[KubernetesObject]:
+    """Failed pods that the next round waits for, in the order of their ends.
+
+     round formed       last step    broken
+    ─────┴──────────────────┴───────────┴──────────────────►
+      member ─────────────────────────✗   an incident: the coordinator tells of it
+               spare ✗                    old: the round did without
+                                           new pod ✗   new pod ✗   never joined: counted
+    """
+    failed = _failed_pods(case, status)
+    if status.coordinator_started_at is None:
+        return failed
+    document = case.document(status)
+    if document is None or not document.broken or document.finished:
+        return []  # silence is no failure, and a round that runs does without them
+    formed_at = document.round_formed_at or document.started_at
+    stepped_at = document.progress.time if document.progress else formed_at
+    return [
+        pod
+        for pod in failed
+        if pod_facts.created_at(pod) > formed_at and pod_facts.ended_at(pod) > stepped_at
+    ]
 
 
 def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Evidence:
@@ -351,8 +381,10 @@ def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Eviden
 
 
 def _failed_pods(case: Case, status: RunStatus) -> list[KubernetesObject]:
+    """In the order of their ends."""
     pods = case.pods(COMPONENT, status.attempt)
-    return [pod for pod in pods if pod_facts.phase(pod) == "Failed"]
+    failed = (pod for pod in pods if pod_facts.phase(pod) == "Failed")
+    return sorted(failed, key=pod_facts.ended_at)
 
 
 def _next_attempt(case: Case, status: RunStatus, inputs: str) -> RunStatus:
@@ -362,6 +394,6 @@ def _next_attempt(case: Case, status: RunStatus, inputs: str) -> RunStatus:
             "attempt_time": timestamp(case.now),
             "config_digest": inputs,
             "last_incident_round": 0,
-            "last_incident_time": None,
+            "coordinator_started_at": None,
         }
     )

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import Incident
+from pretrain_operator import conditions
 from pretrain_operator.observed import ObjectKey
+from pretrain_operator.times import timestamp
 
 from .simulation import Simulation, kill_worker, node, power_off_node
-from .test_plan_scenarios import settle, started, step, until
+from .test_plan_scenarios import settle, started, state, step, summary, until
 
 
 def training() -> Simulation:
@@ -110,6 +112,128 @@ def test_new_coordinator_that_counts_rounds_anew_is_still_heard():
     settle(simulation)
     assert world.status.budgets.total == 2
     assert [item.round for item in world.status.incidents] == [7, 1]
+
+
+def test_late_fault_of_an_older_time_told_by_a_new_coordinator_is_charged_once():
+    simulation = training()
+    world = simulation.world
+    assert world.document is not None
+    fault = FaultReport(1, 0, world.now - 10, signal=9)
+    incident = Incident(1, world.now - 10, "WorkerExit", first_fault=fault, last_step=30)
+    world.document = replace(world.document, started_at=world.now, incidents=(incident,))
+    for _ in range(4):
+        settle(simulation)
+        world.now += 1
+    assert world.status.budgets.total == 1
+    assert state(simulation) != conditions.NO_PROGRESS
+
+
+def test_incident_told_again_by_the_next_coordinator_is_charged_once():
+    simulation = training()
+    world = simulation.world
+    kill_worker(simulation)
+    settle(simulation)
+    assert world.document is not None
+    late = replace(world.document.incidents[-1], time=world.now + 6)
+    world.document = replace(world.document, started_at=world.now + 5, incidents=(late,))
+    settle(simulation)
+    assert world.status.budgets.total == 1
+
+
+def test_silent_coordinator_does_not_turn_old_pod_failures_into_a_stop():
+    simulation = training()
+    for number in range(3):
+        _failed_pod(simulation, number, created=-9, ended=-1, reason="OOMKilled")
+    simulation.world.document = None
+    settle(simulation)
+    assert state(simulation) == conditions.TRAINING
+
+
+def test_failures_of_a_spare_while_a_round_steps_do_not_stop_the_run():
+    simulation = training()
+    for number in range(5):
+        _failed_pod(simulation, number, created=1 + number, ended=2 + number)
+    simulation.world.now += 10
+    settle(simulation)
+    assert state(simulation) == conditions.TRAINING
+
+
+def test_old_failures_of_a_slot_do_not_stop_a_run_whose_round_broke_just_now():
+    simulation = training()
+    for number in range(5):
+        _failed_pod(simulation, number, created=1 + number, ended=2 + number)
+    simulation.world.now += 10
+    _stepped_now(simulation)
+    kill_worker(simulation)
+    settle(simulation)
+    assert state(simulation) == conditions.RECOVERING
+
+
+def test_slot_whose_pods_fail_before_they_join_the_next_round_stops_the_run():
+    simulation = training()
+    kill_worker(simulation)
+    _failed_pod(simulation, 9, created=-99, ended=1)  # the member that was lost
+    for number in range(3):
+        settle(simulation)
+        assert state(simulation) == conditions.RECOVERING
+        simulation.world.now += 10
+        _failed_pod(simulation, number, created=-2, ended=-1)
+    settle(simulation)
+    assert state(simulation) == conditions.NO_PROGRESS
+    for word in ("slot 0 failed 3 times", "joined a round", "ImportError: torch"):
+        assert word in summary(simulation).message
+
+
+def test_pod_out_of_memory_after_a_round_is_no_failure_of_the_first_step():
+    simulation = training()
+    kill_worker(simulation)
+    simulation.world.now += 10
+    _failed_pod(simulation, 0, created=-2, ended=-1, reason="OOMKilled")
+    settle(simulation)
+    assert state(simulation) == conditions.RECOVERING
+
+
+def _stepped_now(simulation: Simulation) -> None:
+    document = simulation.world.document
+    assert document is not None
+    assert document.progress is not None
+    progress = replace(document.progress, time=simulation.world.now)
+    simulation.world.document = replace(document, progress=progress)
+
+
+def _failed_pod(
+    simulation: Simulation, number: int, *, created: float, ended: float, reason: str = "Error"
+) -> None:
+    """Of slot 0; `created` and `ended` in seconds from now."""
+    now = simulation.world.now
+    labels = {
+        "pretrain.dev/component": "training",
+        "pretrain.dev/attempt": "1",
+        "batch.kubernetes.io/job-completion-index": "0",
+    }
+    terminated = {
+        "exitCode": 137 if reason == "OOMKilled" else 1,
+        "reason": reason,
+        "message": "ImportError: torch",
+        "finishedAt": timestamp(now + ended),
+    }
+    name = f"demo-train-1-0-failed-{number}"
+    simulation.world.objects[ObjectKey("Pod", name)] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "uid": name,
+            "labels": labels,
+            "creationTimestamp": timestamp(now + created),
+            "ownerReferences": [{"uid": "another"}],
+        },
+        "spec": {},
+        "status": {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "main", "state": {"terminated": terminated}}],
+        },
+    }
 
 
 def test_incidents_in_the_status_are_bounded():

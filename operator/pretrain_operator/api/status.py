@@ -138,7 +138,10 @@ class RunStatus(ApiModel):
     checkpoints: Checkpoints = Checkpoints()
     budgets: Budgets = Budgets()
     last_incident_round: int = Field(0, description="Of this attempt: those up to it are counted.")
-    last_incident_time: str | None = Field(None, description="Of the incident counted last.")
+    coordinator_started_at: str | None = Field(
+        None,
+        description="Of the coordinator whose rounds are counted; none: the attempt had no round.",
+    )
     incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
     artifacts: tuple[Artifact, ...] = Field((), max_length=MAX_ARTIFACTS)
     stages: tuple[StageTime, ...] = ()
