@@ -21,7 +21,9 @@ from pretrain_llm.termination import encoded, fitted_error, fitted_result
 
 from .runs import run_config, write_config
 
-PATHS = ", ".join(f"/workspace/corpus/a-folder-with-quite-a-long-name/of-texts/{n:04}.jsonl" for n in range(64))
+PATHS = ", ".join(
+    f"/workspace/corpus/a-folder-with-quite-a-long-name/of-texts/{n:04}.jsonl" for n in range(64)
+)
 LONG = {
     "64 long paths": InputError("bad", field="spec.data", value=PATHS, remedy="Mend them."),
     "900 Chinese characters": InputError(

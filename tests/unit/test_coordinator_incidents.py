@@ -36,7 +36,13 @@ class Run:
         self.report("b", T0, state=protocol.RUNNING)
 
     def report(
-        self, name: str, now: float, *events: AgentEvent, state: str = "", skew: float = 0.0
+        self,
+        name: str,
+        now: float,
+        *events: AgentEvent,
+        state: str = "",
+        skew: float = 0.0,
+        carried: Carried | None = None,
     ) -> None:
         number = self.ledger.rounds.round.number if self.ledger.rounds.round else 0
         told = AgentReport(
@@ -51,6 +57,7 @@ class Run:
             members=("a", "b"),
             first_event=self.sent[name],
             events=events,
+            carried=carried or Carried(),
         )
         self.sent[name] += len(events)
         self.ledger = ledger.told(self.ledger, told, now)
@@ -271,6 +278,51 @@ def test_quarantined_checkpoint_is_listed() -> None:
     told = QuarantinedReport(5, "step-5/x: wrong size", "quarantine/step-5", T0 + 1)
     run.report("a", T0 + 1, AgentEvent(worker=WorkerReport(0, 1, quarantined=told)))
     assert run.status.quarantined == (told,)
+
+
+def saved(number: int, time: float, round_number: int = 1) -> AgentEvent:
+    told = SavedReport(number, f"step-{number}", 7, time, 0.1)
+    return AgentEvent(worker=WorkerReport(0, round_number, saved=told))
+
+
+def damaged(number: int, time: float) -> AgentEvent:
+    told = QuarantinedReport(number, "wrong size", f"quarantine/step-{number}-1", time)
+    return AgentEvent(worker=WorkerReport(0, 2, quarantined=told))
+
+
+@pytest.mark.parametrize(
+    ("events", "latest"),
+    [
+        pytest.param([saved(3, 1), saved(6, 2), damaged(6, 3)], 3, id="the one before it"),
+        pytest.param([saved(6, 2), damaged(6, 3)], None, id="none before it is known"),
+        pytest.param(
+            [saved(3, 1), saved(6, 2), damaged(6, 3), restored(0, 4)], None, id="from scratch"
+        ),
+        pytest.param([saved(3, 1), saved(6, 2), restored(3, 4)], 3, id="the word of damage lost"),
+        pytest.param([saved(6, 2), damaged(6, 3), saved(6, 9, 2)], 6, id="saved again"),
+        pytest.param([saved(3, 1), damaged(6, 3), saved(6, 2)], 3, id="told of damage first"),
+        pytest.param([saved(3, 1), saved(6, 5, 2), restored(3, 4)], 6, id="a slow rank's word"),
+        pytest.param([saved(3, 1), saved(6, 2), restored(6, 4)], 6, id="not damaged"),
+    ],
+)
+def test_latest_checkpoint_is_one_that_training_can_go_on_from(
+    events: list[AgentEvent], latest: int | None
+) -> None:
+    run = Run()
+    run.report("a", 10.0, *events)
+    told = run.status.latest_checkpoint
+    assert (told and told.step) == latest
+    assert ledger.view(run.ledger).carried.latest_checkpoint == told
+
+
+def test_latest_checkpoint_damaged_is_not_brought_back_by_a_late_report() -> None:
+    run = Run()
+    run.report("a", 10.0, saved(3, 1), saved(6, 2))
+    before = ledger.view(run.ledger).carried
+    run.report("a", 11.0, damaged(6, 11.0))
+    run.report("b", 12.0, carried=before)
+    assert run.status.latest_checkpoint
+    assert run.status.latest_checkpoint.step == 3
 
 
 def test_revision_grows_only_with_what_agents_must_hear() -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
-from ..contract.reports import QuarantinedReport, SavedReport, WorkerReport
+from ..contract.reports import QuarantinedReport, WorkerReport
 from ..contract.status import LEASE_EXPIRED, StatusDocument
-from . import incidents, progress, rounds
+from . import incidents, progress, rounds, saved
 from .incidents import Recovery
 from .progress import Trained
 from .rounds import Break, Policy, State
+from .saved import Saved
 
 KEPT_QUARANTINED = 20
 
@@ -34,7 +35,7 @@ class Ledger:
     rounds: State
     recoveries: tuple[Recovery, ...] = ()
     trained: Trained = field(default_factory=Trained)
-    checkpoint: SavedReport | None = None
+    saved: Saved = ()
     quarantined: tuple[QuarantinedReport, ...] = ()
     acknowledged: Mapping[str, int] = field(default_factory=dict)  # by incarnation
     revision: int = 0
@@ -52,7 +53,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
         ledger,
         acknowledged={**ledger.acknowledged, report.incarnation: expected},
         trained=progress.reminded(ledger.trained, report.carried),
-        checkpoint=_newer(ledger.checkpoint, report.carried.latest_checkpoint),
+        saved=saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined),
         rounds=rounds.stepped(
             rounds.reported(ledger.rounds, report, now), report.carried.highest_step
         ),
@@ -89,7 +90,7 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         finished=ledger.rounds.finished,
         waiting_for=ledger.rounds.waiting_for,
         acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
-        carried=progress.carried(ledger.trained, ledger.checkpoint),
+        carried=progress.carried(ledger.trained, saved.latest(ledger.saved)),
     )
 
 
@@ -107,7 +108,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         agents=rounds.agent_statuses(ledger.rounds),
         progress=progress.progress(ledger.trained, ledger.identity.total_steps),
         replay=ledger.trained.replay,
-        latest_checkpoint=ledger.checkpoint,
+        latest_checkpoint=saved.latest(ledger.saved),
         quarantined=ledger.quarantined,
         incidents=tuple(recovery.incident for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
@@ -145,12 +146,15 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
         )
     if report.restored:
         recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)
-        return replace(ledger, recoveries=recoveries)
+        known = saved.with_restored(ledger.saved, report.restored)
+        return replace(ledger, recoveries=recoveries, saved=known)
     if report.saved:
-        return replace(ledger, checkpoint=report.saved)
+        known = saved.with_saved(ledger.saved, report.saved, ledger.quarantined)
+        return replace(ledger, saved=known)
     if report.quarantined:
         kept = (*ledger.quarantined, report.quarantined)[-KEPT_QUARANTINED:]
-        return replace(ledger, quarantined=kept)
+        known = saved.with_quarantined(ledger.saved, report.quarantined)
+        return replace(ledger, quarantined=kept, saved=known)
     return ledger
 
 
@@ -182,11 +186,6 @@ def _with_lost_agents(ledger: Ledger, now: float) -> Ledger:
         reason = Break(now, LEASE_EXPIRED, agent.name)
         recoveries = incidents.with_lost_agent(recoveries, reason, agent)
     return replace(ledger, recoveries=recoveries)
-
-
-def _newer(first: SavedReport | None, second: SavedReport | None) -> SavedReport | None:
-    saved = [report for report in (first, second) if report]
-    return max(saved, key=lambda report: report.time, default=None)
 
 
 def _shifted(event: AgentEvent, seconds: float) -> AgentEvent:
