@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.registry import _registry, known_implementations
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
@@ -277,6 +280,13 @@ def test_build_given_chat_template_is_kept(tmp_path: Path) -> None:
     assert loaded.convert_tokens_to_ids(tokenizer.TURN_START) == loaded.unk_token_id
 
 
+@pytest.fixture
+def storages(monkeypatch: pytest.MonkeyPatch) -> None:
+    undriven = {"class": "no_such_driver.FileSystem", "err": "Install undriven"}
+    monkeypatch.setitem(known_implementations, "undriven", undriven)
+    monkeypatch.setitem(_registry, "closed", ClosedBucket)
+
+
 def heldout_ids(run: RunConfig) -> np.ndarray:
     tokens = PackedTokens(Path(run.layout.data), opened(run).heldout, token_bytes=2)
     return tokens.read(0, len(tokens))
@@ -310,6 +320,59 @@ def test_build_bad_source_names_its_field(
         stage.build(run_on(tmp_path, jsonl("corpus.jsonl"), source))
     assert caught.value.field == f"spec.data.sources[1].{field}"
     assert caught.value.remedy
+
+
+class NoCredentialsError(Exception):
+    """As botocore's is called."""
+
+
+class ClosedBucket(AbstractFileSystem):
+    """Storage that answers as S3's driver does where a pod may not read."""
+
+    protocol = "closed"
+
+    def isdir(self, path: str) -> bool:
+        raise {"secret": PermissionError, "anonymous": NoCredentialsError, "away": OSError}[
+            self._strip_protocol(path)
+        ]("no answer for you")
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("undriven://bucket/corpus", r"cannot be read in this image: Install undriven"),
+        ("unheard-of://bucket/corpus", r"cannot be read in this image: Protocol not known"),
+        ("closed://secret", r"may not be read: no answer.*spec\.data\.template\.env"),
+        ("closed://anonymous", r"may not be read: no answer.*spec\.data\.template\.env"),
+    ],
+)
+def test_build_source_out_of_reach_names_its_path(
+    location: str, message: str, storages: None, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        stage.build(run_on(tmp_path, jsonl(location)))
+    assert (caught.value.field, caught.value.value) == ("spec.data.sources[0].path", location)
+
+
+def test_build_storage_that_fails_is_tried_again(storages: None, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no answer for you"):
+        stage.build(run_on(tmp_path, jsonl("closed://away")))
+
+
+def test_build_reads_a_folder_of_another_storage(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    memory.pipe({"/corpus/a.jsonl": lines.encode(), "/corpus/readme.md": b"not a document"})
+    run = run_on(tmp_path, jsonl("memory://corpus"))
+    try:
+        stage.build(run)
+    finally:
+        memory.rm("/corpus", recursive=True)
+    assert sorted(texts_of(run, "train") + texts_of(run, "heldout")) == sorted(TEXTS)
+
+
+def test_image_has_a_driver_for_s3() -> None:
+    assert "s3" in fsspec.get_filesystem_class("s3").protocol
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["found-in-training", "found-by-a-worker"])

@@ -15,6 +15,7 @@ from datatrove.data import Document
 from datatrove.io import DataFolder
 from datatrove.pipeline.readers import JsonlReader, ParquetReader
 from datatrove.pipeline.readers.base import BaseDiskReader
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from ..contract.config import RunConfig, SourceConfig
@@ -97,11 +98,11 @@ def _files(source: SourceConfig, location: str, field: str) -> list[SourceFile]:
 
 
 def _listing(source: SourceConfig, location: str, field: str) -> tuple[DataFolder, list[str]]:
-    system, path = url_to_fs(location)
+    system, path = _file_system(location, field)
     if system.isfile(path):
         parent, _, name = path.rpartition("/")
         return DataFolder(parent or "/", fs=system), [name]
-    if not system.isdir(path):
+    if not _is_folder(system, path, location, field):
         raise InputError(
             "nothing there",
             field=field,
@@ -111,6 +112,39 @@ def _listing(source: SourceConfig, location: str, field: str) -> tuple[DataFolde
     folder = DataFolder(path, fs=system)
     mark = _MARKS[source.format]
     return folder, [name for name in folder.list_files() if _is_source_file(name, mark)]
+
+
+def _file_system(location: str, field: str) -> tuple[AbstractFileSystem, str]:
+    """Who reads a URL, and the path there. Raises InputError where the image has nobody."""
+    try:
+        return url_to_fs(location)
+    except (ImportError, ValueError) as error:  # no driver, no such protocol
+        raise InputError(
+            f"cannot be read in this image: {error}",
+            field=field,
+            value=location,
+            remedy="Name an image that has this protocol's fsspec driver in "
+            "spec.data.template.image, or put the text where s3:// or a volume reaches it.",
+        ) from error
+
+
+def _is_folder(system: AbstractFileSystem, path: str, location: str, field: str) -> bool:
+    try:
+        return bool(system.isdir(path))
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        raise InputError(
+            f"may not be read: {error}",
+            field=field,
+            value=location,
+            remedy="Give the pod credentials that may read it, in spec.data.template.env.",
+        ) from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a retry would end the same; a network's failure is none. Of botocore by its name."""
+    return isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError"
 
 
 def _is_source_file(name: str, mark: str) -> bool:
