@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pretrain_llm.contract import codec
-from pretrain_llm.contract.reports import FaultReport, SavedReport
+from pretrain_llm.contract.reports import FaultReport, QuarantinedReport, SavedReport
 from pretrain_llm.contract.results import StageResult, TerminationMessage
 from pretrain_llm.contract.status import (
     AgentStatus,
@@ -23,7 +23,7 @@ from pretrain_operator import names
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
-from .world import Object, World, changed, key_of
+from .world import Object, World, key_of
 
 TICK_SECONDS = 5.0
 STEPS_A_TICK = 10
@@ -45,11 +45,13 @@ def is_terminating(item: Object) -> bool:
 
 @dataclass
 class Simulation:
-    """`script`: (step, fault) pairs; a fault happens once, when training has reached its step."""
+    """`script`: (step, what happens) pairs; each once, in order, when training is at its step."""
 
     world: World
     script: list[tuple[int, Callable[[Simulation], None]]] = field(default_factory=list)
     slots: int = 2
+    saved: SavedReport | None = None  # the newest checkpoint on the volume
+    resume_at: float | None = None  # when the user takes a suspension back
 
     @property
     def total_steps(self) -> int:
@@ -67,6 +69,9 @@ class Simulation:
         for job in self.world.of_kind("Job"):
             self._job(job)
         self._training()
+        if self.resume_at is not None and self.world.now >= self.resume_at:
+            self.resume_at = None
+            self.world.edit(suspend=False)
 
     # Controllers and kubelets
 
@@ -76,7 +81,8 @@ class Simulation:
                 del self.world.objects[key_of(pod)]
 
     def _is_ready(self, name: str) -> bool:
-        return name in self.world.nodes and self.world.nodes[name] == node(name)
+        found = self.world.nodes.get(name)
+        return found is not None and found["status"] == node(name)["status"]
 
     def _deployment(self, deployment: Object) -> None:
         wanted = deployment["spec"]["replicas"]
@@ -141,7 +147,7 @@ class Simulation:
             free = [name for name in sorted(self.world.nodes) if self._is_ready(name)]
             place = next((name for name in free if name not in taken), None)
             if place is not None:
-                name = f"{job['metadata']['name']}-{slot}-{self.world.made}"
+                name = f"{job['metadata']['name']}-{slot}-{self.world.objects.made}"
                 self._run_pod(name, job, place, **{label_name: str(slot)})
                 taken.add(place)
 
@@ -192,8 +198,15 @@ class Simulation:
         attempt = int(str(label(coordinator[0], names.ATTEMPT_LABEL)))
         document = self.world.document
         if document is None or document.attempt != attempt:
-            document = StatusDocument(self.world.run_name, attempt, self.world.now, self.world.now)
+            document = StatusDocument(
+                self.world.run_name,
+                attempt,
+                self.world.now,
+                self.world.now,
+                latest_checkpoint=self.saved,
+            )
         self.world.document = self._next(replace(document, time=self.world.now))
+        self.saved = self.world.document.latest_checkpoint
         if self.world.document.finished:
             job = self.world.objects[
                 ObjectKey("Job", names.training_job(self.world.run_name, attempt))
@@ -331,6 +344,28 @@ def power_off_node(simulation: Simulation) -> None:
     )
 
 
+def suspend_for_three_ticks(simulation: Simulation) -> None:
+    simulation.world.edit(suspend=True)
+    simulation.resume_at = simulation.world.now + 3 * TICK_SECONDS
+
+
+def edit_interval(simulation: Simulation) -> None:
+    """Of checkpoints: a new attempt."""
+    simulation.world.edit(checkpoint={"interval": 30})
+
+
+def quarantine_newest(simulation: Simulation) -> None:
+    """A worker finds the newest checkpoint damaged."""
+    document = simulation.world.document
+    assert document is not None
+    assert document.latest_checkpoint is not None
+    step = document.latest_checkpoint.step
+    report = QuarantinedReport(
+        step, "step-1/a: checksum differs", f"/ckpt/quarantine/step-{step}", simulation.world.now
+    )
+    simulation.world.document = replace(document, quarantined=(*document.quarantined, report))
+
+
 def fail_stage(simulation: Simulation, name: str, exit_code: int, message: str) -> None:
     """The pods of a Job fail, and the Job with them."""
     job = simulation.world.objects[ObjectKey("Job", name)]
@@ -352,6 +387,3 @@ def cluster(world: World, **parts: Any) -> Simulation:
     name = world.body["spec"]["storage"]["claimName"]
     world.objects[ObjectKey("PersistentVolumeClaim", name)] = claim(name)
     return Simulation(world, **parts)
-
-
-__all__ = ["Simulation", "changed", "cluster", "fail_stage", "kill_worker", "power_off_node"]

@@ -1,23 +1,30 @@
-"""A store that behaves like the API server as far as the operator's writes go, and an operator that
-can be killed at any of them. Objects are never changed in place, so a copy of a world is cheap.
+"""One run's namespace with its clock, and the real operator on it: `reconcile.Reconciler` with its
+cache, on a stand-in of the API server and of the coordinator. No operator code is written again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from pretrain_llm.contract.status import StatusDocument
+from pretrain_operator import api
 from pretrain_operator.api.parse import run_from_object
 from pretrain_operator.api.status import RunStatus
+from pretrain_operator.cache import ObjectCache, RunKey
+from pretrain_operator.cluster import RESOURCES
+from pretrain_operator.metrics import Metrics
+from pretrain_operator.names import RUN_LABEL
 from pretrain_operator.observed import ObjectKey, Observed
 from pretrain_operator.plan import plan
-from pretrain_operator.planned import Deletion, Event, Plan
+from pretrain_operator.planned import Event, Plan
+from pretrain_operator.reconcile import Reconciler
 from pretrain_operator.settings import Settings
-from pretrain_operator.times import timestamp
+from pretrain_operator.times import epoch_seconds
 
-Object = Mapping[str, Any]
+from .cluster_stand_in import ClusterStandIn, Object, Table, changed, key_of, terminating
+
+T = TypeVar("T")
 
 IMAGES = {
     component: {"image": f"example/{component}:1"}
@@ -25,37 +32,74 @@ IMAGES = {
 }
 SETTINGS = Settings.model_validate({"templates": IMAGES})
 START = 1_790_000_000.0
+METRICS = Metrics()  # makes no decision; 1 ms to set up
+_WATCHED = tuple(kind for kind in RESOURCES if kind not in ("Event", "PersistentVolumeClaim"))
+_UNLABELLED = (api.KIND, "Node")
 
 
-def changed(item: Object, **parts: Any) -> dict[str, Any]:
-    """A copy with some parts replaced; those that are maps are joined."""
-    new = dict(item)
-    for name, value in parts.items():
-        old = new.get(name)
-        new[name] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value
-    return new
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError(f"{coroutine} waits for something")
 
 
-def key_of(item: Object) -> ObjectKey:
-    return ObjectKey(item["kind"], item["metadata"]["name"])
-
-
-@dataclass
 class World:
-    """One run, its children, the nodes and the clock."""
+    """One run, its children, the nodes and the clock: the store of a ClusterStandIn."""
 
-    body: Object
-    objects: dict[ObjectKey, Object] = field(default_factory=dict)
-    nodes: dict[str, Object] = field(default_factory=dict)
-    events: dict[str, Event] = field(default_factory=dict)
-    document: StatusDocument | None = None
-    now: float = START
-    made: int = 0  # objects so far, for uids
+    def __init__(self, body: Object) -> None:
+        self.now = START
+        self.document: StatusDocument | None = None
+        namespace = body["metadata"]["namespace"]
+        self.objects = Table(namespace)  # children, and the claim that the run's storage names
+        self._runs, self._events, self._nodes = Table(namespace), Table(namespace), Table()
+        self.body = body
 
     def copy(self) -> World:
-        return replace(
-            self, objects=dict(self.objects), nodes=dict(self.nodes), events=dict(self.events)
-        )
+        twin = World(self.body)
+        twin.now, twin.document, twin.objects = self.now, self.document, self.objects.copy()
+        twin._runs, twin._events = self._runs.copy(), self._events.copy()
+        twin._nodes = self._nodes.copy()
+        return twin
+
+    def table(self, kind: str) -> Table:
+        others = {api.KIND: self._runs, "Event": self._events, "Node": self._nodes}
+        return others.get(kind, self.objects)
+
+    @property
+    def body(self) -> Object:
+        (body,) = self._runs.values()
+        return body
+
+    @body.setter
+    def body(self, body: Object) -> None:
+        self._runs[key_of(body)] = body
+
+    @property
+    def nodes(self) -> Table:
+        return self._nodes
+
+    @nodes.setter
+    def nodes(self, nodes: Mapping[str, Object]) -> None:
+        self._nodes.clear()
+        self._nodes.update(nodes)
+
+    @property
+    def events(self) -> dict[str, Event]:
+        """What a user reads of them, by name."""
+        return {
+            key.name: Event(
+                key.name,
+                body["type"],
+                body["reason"],
+                body["message"],
+                epoch_seconds(body["firstTimestamp"]),
+            )
+            for key, body in self._events.items()
+        }
 
     @property
     def status(self) -> RunStatus:
@@ -65,10 +109,14 @@ class World:
     def run_name(self) -> str:
         return str(self.body["metadata"]["name"])
 
-    def observed(self) -> Observed:
-        used = {item["spec"].get("nodeName") for item in self.of_kind("Pod")}
-        nodes = {name: node for name, node in self.nodes.items() if name in used}
-        return Observed(self.now, dict(self.objects), nodes, self.document)
+    def shown(self) -> object:
+        """All that anybody can see, but for the numbers of its versions and its order."""
+        tables = (self._runs, self.objects, self._events, self._nodes)
+        versionless = [
+            {key: changed(item, metadata={"resourceVersion": ""}) for key, item in table.items()}
+            for table in tables
+        ]
+        return versionless, self.document, self.now
 
     def of_kind(self, kind: str) -> list[Object]:
         return [item for key, item in sorted(self.objects.items()) if key.kind == kind]
@@ -82,97 +130,80 @@ class World:
             spec=changed(self.body["spec"], **parts),
         )
 
-    # What the operator does
+    def apply(self, item: Object) -> None:
+        """What a controller makes, with its status."""
+        done(ClusterStandIn(self).apply({**item, "metadata": {**item["metadata"], **self._place}}))
+        if "status" in item:
+            key = key_of(item)
+            self.objects[key] = {**self.objects[key], "status": item["status"]}
 
-    def commit(self, status: RunStatus) -> None:
-        document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        self.body = {**self.body, "status": document}
-
-    def apply(self, desired: Object) -> None:
-        key = key_of(desired)
-        old = self.objects.get(key)
-        if old is None:
-            self.objects[key] = self._created(desired)
-            return
-        new_spec = desired.get("spec", {})
-        if key.kind == "Job":
-            assert new_spec["template"] == old["spec"]["template"], f"{key}: immutable"
-        generation = old["metadata"]["generation"] + (new_spec != old.get("spec", {}))
-        metadata = {**old["metadata"], **desired["metadata"], "generation": generation}
-        self.objects[key] = {**old, **desired, "metadata": metadata}
-
-    def _created(self, desired: Object) -> Object:
-        self.made += 1
-        server = {
-            "uid": f"uid-{self.made}",
-            "generation": 1,
-            "creationTimestamp": timestamp(self.now),
-        }
-        return changed(desired, metadata=server)
-
-    def delete(self, deletion: Deletion) -> None:
-        item = self.objects.get(deletion.key)
-        if item is None or (deletion.uid and item["metadata"]["uid"] != deletion.uid):
-            return
-        if deletion.key.kind == "Pod" and deletion.grace_seconds != 0:
-            self.objects[deletion.key] = self.terminating(item)
-            return
-        del self.objects[deletion.key]
-        uid = item["metadata"]["uid"]
-        for pod in self.of_kind("Pod"):
-            if any(owner["uid"] == uid for owner in pod["metadata"]["ownerReferences"]):
-                self.objects[key_of(pod)] = self.terminating(pod)
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"namespace": self.objects.namespace}
 
     def terminating(self, pod: Object) -> Object:
-        if pod["metadata"].get("deletionTimestamp"):
-            return pod
-        return changed(pod, metadata={"deletionTimestamp": timestamp(self.now)})
-
-    def tell(self, event: Event) -> None:
-        self.events.setdefault(event.key, event)
+        return terminating(pod, self.now)
 
 
-class KilledError(Exception):
-    """The operator's process is gone."""
-
-
-@dataclass
 class Operator:
-    """The order of reconcile.py: commit, delete, apply, tell. `on_write` may raise KilledError."""
+    """A process of the operator: what it remembers goes with it. `on_write`: see ClusterStandIn."""
 
-    world: World
-    settings: Settings = SETTINGS
-    on_write: Callable[[str], None] = lambda _moment: None
-    told: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        world: World,
+        settings: Settings = SETTINGS,
+        on_write: Callable[[str], None] = lambda _what: None,
+    ) -> None:
+        self._world = world
+        self._settings = settings
+        self._cluster = ClusterStandIn(world, on_write)
+        self._cache = ObjectCache()
+        self._key = RunKey(world.objects.namespace, world.run_name)
+        self._reconciler = Reconciler(
+            self._cluster,  # type: ignore[arg-type]
+            self._cache,
+            self,  # type: ignore[arg-type]
+            settings,
+            METRICS,
+            now=lambda: world.now,
+        )
+
+    async def status(self, run: RunKey) -> StatusDocument | None:
+        """In the place of a CoordinatorClient."""
+        document = self._world.document
+        return document if document is not None and document.run == run.name else None
 
     def plan(self) -> Plan:
-        return plan(run_from_object(self.world.body), self.world.observed(), self.settings)
+        """What the decision core would say to all that is there."""
+        world = self._world
+        used = {pod["spec"].get("nodeName") for pod in world.of_kind("Pod")}
+        nodes = {name: node for name, node in world.nodes.items() if name in used}
+        observed = Observed(world.now, dict(world.objects), nodes, world.document)
+        return plan(run_from_object(world.body), observed, self._settings)
 
     def settle(self) -> None:
-        """Passes until one writes nothing. The clock stands still."""
+        """Passes until one asks for nothing. The clock stands still."""
         for _ in range(10):
             if not self.one_pass():
                 return
-        raise AssertionError("no fixed point after 10 passes")
+        raise AssertionError(f"no fixed point after 10 passes: {self._cluster.calls[-20:]}")
 
-    def one_pass(self) -> int:
-        """Returns the number of writes, but for events."""
-        decided = self.plan()
-        writes = 0
-        if decided.status != self.world.status:
-            self._write(lambda: self.world.commit(decided.status))
-            writes += 1
-        for deletion in decided.delete:
-            self._write(lambda deletion=deletion: self.world.delete(deletion))
-        for desired in decided.apply:
-            self._write(lambda desired=desired: self.world.apply(desired))
-        for event in decided.events:
-            if event.key not in self.told:
-                self._write(lambda event=event: self.world.tell(event))
-                self.told.add(event.key)
-        return writes + len(decided.delete) + len(decided.apply)
+    def one_pass(self, *, sees_changes: bool = True) -> int:
+        """Returns the number of calls that asked for a change, but for events.
 
-    def _write(self, act: Callable[[], None]) -> None:
-        self.on_write("before")
-        act()
-        self.on_write("after")
+        `sees_changes`: whether the watches have caught up before.
+        """
+        if sees_changes:
+            self._watch()
+        before = len(self._cluster.calls)
+        done(self._reconciler.reconcile(self._key))
+        return sum(call != "create Event" for call in self._cluster.calls[before:])
+
+    def _watch(self) -> None:
+        for kind in _WATCHED:
+            selector = "" if kind in _UNLABELLED else RUN_LABEL
+            listed = done(self._cluster.list(kind, label_selector=selector))
+            self._cache.replace(kind, None, listed.items, listed.resource_version)
+
+
+__all__ = ["SETTINGS", "START", "Object", "ObjectKey", "Operator", "World", "changed", "key_of"]

@@ -1,0 +1,221 @@
+"""An API server in memory, as far as the operator's calls go: `cluster.Cluster` without a server.
+
+It decides nothing. That it answers as a real API server does, conflicts and refusals included, is
+held by tests/integration/test_cluster_contract.py. Objects are never changed in place, so that a
+copy of a table is cheap.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from pretrain_operator.cluster import ApiError, ObjectList
+from pretrain_operator.observed import ObjectKey
+from pretrain_operator.times import timestamp
+
+Object = Mapping[str, Any]
+
+_DEFAULT_GRACE_SECONDS = 30
+_IMMUTABLE = {"Job": ("template", "completions")}  # of a Job's spec, what the operator writes
+
+
+def changed(item: Object, **parts: Any) -> dict[str, Any]:
+    """A copy with some parts replaced; those that are maps are joined."""
+    new = dict(item)
+    for name, value in parts.items():
+        old = new.get(name)
+        new[name] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value
+    return new
+
+
+def key_of(item: Object) -> ObjectKey:
+    return ObjectKey(item["kind"], item["metadata"]["name"])
+
+
+class Table(UserDict[Any, Object]):
+    """Objects by key. Whatever is written, by whom ever, is a new resourceVersion."""
+
+    def __init__(self, namespace: str = "") -> None:
+        super().__init__()
+        self.namespace = namespace
+        self.newest_version = 0
+        self.made = 0  # objects so far, for uids
+
+    def __setitem__(self, key: Any, item: Object) -> None:
+        self.newest_version += 1
+        metadata = {"resourceVersion": str(self.newest_version)}
+        if self.namespace:
+            metadata["namespace"] = self.namespace
+        if "uid" not in item["metadata"]:
+            metadata["uid"] = self._uid(key, item["kind"])
+        self.data[key] = changed(item, metadata=metadata)
+
+    def _uid(self, key: Any, kind: str) -> str:
+        if key in self.data:
+            return str(self.data[key]["metadata"]["uid"])
+        self.made += 1
+        return f"uid-{kind}-{self.made}"
+
+    def copy(self) -> Table:
+        """The same versions, not new ones."""
+        return copy.copy(self)
+
+
+class Store(Protocol):
+    """What a stand-in stands on: one namespace, the nodes and the clock."""
+
+    now: float
+
+    def table(self, kind: str) -> Table: ...
+
+
+def terminating(pod: Object, now: float, grace_seconds: int = _DEFAULT_GRACE_SECONDS) -> Object:
+    if pod["metadata"].get("deletionTimestamp"):
+        return pod
+    marks = {"deletionTimestamp": timestamp(now), "deletionGracePeriodSeconds": grace_seconds}
+    return changed(pod, metadata=marks)
+
+
+class ClusterStandIn:
+    """The calls of `cluster.Cluster` that a pass makes. None of them ever waits.
+
+    `on_write` is called after each write that has changed something, with what it was; what it
+    raises, the caller gets in place of the answer.
+    """
+
+    def __init__(self, store: Store, on_write: Callable[[str], None] = lambda _what: None) -> None:
+        self.calls: list[str] = []  # that ask for a change, refused ones too
+        self._store = store
+        self._on_write = on_write
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        return self._known(kind, namespace, name)
+
+    async def list(
+        self, kind: str, namespace: str | None = None, *, label_selector: str = ""
+    ) -> ObjectList:
+        """Of selectors, only the name of a label that has to be there."""
+        table = self._store.table(kind)
+        found = [
+            dict(item)
+            for item in table.values()
+            if item["kind"] == kind
+            and (not label_selector or label_selector in item["metadata"].get("labels", {}))
+        ]
+        return ObjectList(tuple(found), str(table.newest_version))
+
+    async def create(self, body: Object) -> Object:
+        self.calls.append(f"create {body['kind']}")
+        if self._known_as(body) is not None:
+            raise ApiError(409, "AlreadyExists", f"{_words(body)} already exists")
+        return self._made(body)
+
+    async def apply(self, body: Object) -> Object:
+        self.calls.append(f"apply {body['kind']}")
+        known = self._known_as(body)
+        if known is None:
+            return self._made(body)
+        for name in _IMMUTABLE.get(body["kind"], ()):
+            if body["spec"].get(name) != known["spec"].get(name):
+                raise ApiError(422, "Invalid", f"{_words(body)}: spec.{name}: field is immutable")
+        is_edited = body.get("spec", {}) != known.get("spec", {})
+        generation = known["metadata"].get("generation", 1) + is_edited
+        metadata = {**known["metadata"], **body["metadata"], "generation": generation}
+        return self._stored({**known, **_without_status(body), "metadata": metadata})
+
+    async def replace_status(self, body: Object) -> Object:
+        self.calls.append(f"replace_status {body['kind']}")
+        known = self._required(body)
+        for name in ("uid", "resourceVersion"):
+            if body["metadata"].get(name) != known["metadata"][name]:
+                raise ApiError(409, "Conflict", f"{_words(body)} has another {name}")
+        return self._stored({**known, "status": body["status"]})
+
+    async def apply_status(self, body: Object) -> Object:
+        self.calls.append(f"apply_status {body['kind']}")
+        known = self._required(body)
+        if body["metadata"].get("uid", known["metadata"]["uid"]) != known["metadata"]["uid"]:
+            raise ApiError(409, "Conflict", f"{_words(body)} has another uid")
+        return self._stored(changed({"status": {}, **known}, status=dict(body["status"])))
+
+    async def delete(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> Object:
+        self.calls.append(f"delete {kind}")
+        identity = {"kind": kind, "metadata": {"namespace": namespace, "name": name}}
+        known = self._required(identity)
+        if uid not in (None, known["metadata"]["uid"]):
+            raise ApiError(409, "Conflict", f"{_words(known)} has another uid")
+        if grace_seconds != 0 and _is_on_a_node(known):
+            return self._stored(terminating(known, self._store.now))
+        self._remove(known)
+        self._on_write(f"delete {kind}")
+        return {"kind": "Status", "status": "Success"}
+
+    def _known(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        table = self._store.table(kind)
+        return None if namespace != table.namespace else table.get(ObjectKey(kind, name))
+
+    def _known_as(self, body: Object) -> Object | None:
+        return self._known(body["kind"], *_place(body))
+
+    def _required(self, body: Object) -> Object:
+        known = self._known_as(body)
+        if known is None:
+            raise ApiError(404, "NotFound", f"{_words(body)} not found")
+        return known
+
+    def _made(self, body: Object) -> Object:
+        server = {"generation": 1, "creationTimestamp": timestamp(self._store.now)}
+        return self._stored(changed(_without_status(body), metadata=server))
+
+    def _stored(self, item: Object) -> Object:
+        """As it is now. What changes nothing is no new version, and not written."""
+        table, key = self._store.table(item["kind"]), key_of(item)
+        if table.get(key) != item:
+            table[key] = item
+            self._on_write(f"{item['kind']} {key.name}")
+        return table[key]
+
+    def _remove(self, item: Object) -> None:
+        """And, as the garbage collector does, the pods that it owned."""
+        table = self._store.table(item["kind"])
+        del table[key_of(item)]
+        for key, pod in list(self._store.table("Pod").items()):
+            owners = pod["metadata"].get("ownerReferences", ())
+            if pod["kind"] != "Pod" or item["metadata"]["uid"] not in [one["uid"] for one in owners]:
+                continue
+            if _is_on_a_node(pod):
+                table[key] = terminating(pod, self._store.now)
+            else:
+                del table[key]
+
+
+def _is_on_a_node(item: Object) -> bool:
+    """Whether a kubelet has to stop it first: a pod that has not ended."""
+    is_ended = item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return bool(item["kind"] == "Pod" and item["spec"].get("nodeName") and not is_ended)
+
+
+def _without_status(body: Object) -> dict[str, Any]:
+    """As every resource with a status of its own drops it from other writes."""
+    return {name: value for name, value in body.items() if name != "status"}
+
+
+def _place(body: Object) -> tuple[str | None, str]:
+    return body["metadata"].get("namespace"), body["metadata"]["name"]
+
+
+def _words(body: Object) -> str:
+    return f"{body['kind']} {body['metadata']['name']}"
+
+
