@@ -116,7 +116,8 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
         where.cluster.await_ready()
     status = done["status"]
     assert status["training"]["step"] == 160
-    assert [item["level"] for item in status["incidents"]] == ["NodeReplacement"]
+    charged = [item for item in status["incidents"] if item["budget"] != "None"]  # not suspension
+    assert [(item["class"], item["level"]) for item in charged] == [("NodeLost", "NodeReplacement")]
     assert status["training"]["replayedMaxLossDifference"] == 0
     removed(watch)
 
