@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from pretrain_llm.contract.config import OptimizerConfig, RunConfig, ScheduleConfig, WandbConfig
+from pretrain_llm.contract.config import OptimizerConfig, RunConfig, ScheduleConfig
 from pretrain_llm.training import cpu
 from pretrain_llm.training.inputs import open_inputs
 
@@ -69,15 +68,6 @@ def test_checkpoints_are_full_asynchronous_and_purged_by_us(volume: Path) -> Non
     assert checkpoint.async_mode == "async"
     assert not checkpoint.last_save_model_only
     assert checkpoint.identity.model_fingerprint == run.model.fingerprint
-
-
-def test_wandb_run_keeps_its_id_over_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PROJECT", "MODE", "RUN_ID", "RUN_NAME", "RESUME"):
-        monkeypatch.setenv(f"WANDB_{name}", "before")
-    titan.name_wandb_run(WandbConfig("demo", "online"), "goldie")
-    assert os.environ["WANDB_RUN_ID"] == os.environ["WANDB_RUN_NAME"] == "goldie"
-    assert os.environ["WANDB_RESUME"] == "allow"
-    assert (os.environ["WANDB_PROJECT"], os.environ["WANDB_MODE"]) == ("demo", "online")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
 <volume>/<run>/checkpoints/     step-N/ with manifest.json written last; quarantine/
 <volume>/<run>/export/step-N/   Hugging Face directory
 <volume>/<run>/post/<name>/     Hugging Face directory of one post-training stage
-<volume>/<run>/logs/            metrics, W&B files
+<volume>/<run>/logs/            metrics, W&B files, wandb-id
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Layout:
     @property
     def logs(self) -> PurePosixPath:
         return self.root / "logs"
+
+    @property
+    def wandb_id(self) -> PurePosixPath:
+        return self.logs / "wandb-id"
 
     def checkpoint(self, step: int) -> PurePosixPath:
         return self.checkpoints / f"step-{step}"

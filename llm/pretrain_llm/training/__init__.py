@@ -9,6 +9,7 @@ checkpointing  torchtitan's checkpoint manager, with manifests
 cpu            every difference between a CPU and an accelerator
 reporting      one worker's reports to its agent
 stopping       all ranks agree that one of them was asked to stop
+wandb_run      one W&B run for one run, over its restarts
 preload        what a fork server imports, so that workers start warm
 worker         the body of a worker process
 """

@@ -7,7 +7,6 @@ nothing is patched but what cpu.py says. Decides nothing about the run.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from torchtitan.tools import utils
 
 from .. import models
 from ..contract import exit_codes
-from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig, WandbConfig
+from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig
 from ..contract.config import TrainingConfig as Training
 from ..contract.reports import RestoredReport, StepReport
 from ..data.index import ShardIndex
@@ -321,11 +320,3 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
         keep_latest=run.checkpoint.keep_latest,
         identity=identity(run, inputs),
     )
-
-
-def name_wandb_run(wandb: WandbConfig, run: str) -> None:
-    """torchtitan's logger reads the environment; one id over all restarts makes one W&B run."""
-    os.environ["WANDB_PROJECT"] = wandb.project
-    os.environ["WANDB_MODE"] = wandb.mode
-    os.environ["WANDB_RUN_ID"] = os.environ["WANDB_RUN_NAME"] = run
-    os.environ["WANDB_RESUME"] = "allow"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 from . import preload  # first: it makes torchtitan fit the device
 
@@ -19,7 +20,7 @@ from torchtitan.tools import utils
 from ..contract import config, environment
 from ..contract.config import RunConfig
 from ..errors import DeviceMemoryError, InputError
-from . import cpu, mesh, preconditions, titan
+from . import cpu, mesh, preconditions, titan, wandb_run
 from .inputs import open_inputs
 from .stopping import leave_at_once
 
@@ -47,8 +48,8 @@ def _train(run: RunConfig) -> None:
     inputs = open_inputs(run)
     if run.nodes.device == "cpu":
         cpu.use_threads()
-    if run.training.wandb:
-        titan.name_wandb_run(run.training.wandb, run.run)
+    if run.training.wandb and int(os.environ["RANK"]) == mesh.loss_rank(run.parallelism):
+        wandb_run.name_run(run.training.wandb, run.run, Path(run.layout.wandb_id))
     trainer = titan.trainer_config(run, inputs).build()
     trainer.train()
     # Not after an error: closing waits for the other ranks, and they may be gone.
