@@ -125,11 +125,22 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
         )
         yield SpecError("mesh-fills-world", field, f"{ranks} ranks", remedy)
     if world % model_ranks == 0:
-        unit = world // model_ranks * (spec.training.local_batch_size or 1)
-        batch = spec.training.global_batch_size
-        if batch % unit:
-            remedy = f"choose a multiple of data-parallel ranks x localBatchSize, which is {unit}"
-            yield SpecError("batch-divides", "spec.training.globalBatchSize", batch, remedy)
+        yield from _batch_violations(spec.training, mesh.pipeline_parallel, world // model_ranks)
+
+
+def _batch_violations(training: Training, stages: int, data_ranks: int) -> Iterator[SpecError]:
+    batch, local = training.global_batch_size, training.local_batch_size
+    unit = data_ranks * (local or 1)
+    if batch % unit:
+        remedy = f"choose a multiple of data-parallel ranks x localBatchSize, which is {unit}"
+        yield SpecError("batch-divides", "spec.training.globalBatchSize", batch, remedy)
+    elif stages > 1 and (local or batch // data_ranks) < stages:
+        remedy = (
+            f"is less than parallelism.pipelineParallel {stages}; each stage needs a sequence:"
+            " raise it (or globalBatchSize, where it is not set)"
+        )
+        field = "spec.training.localBatchSize"
+        yield SpecError("pipeline-fed", field, local or batch // data_ranks, remedy)
 
 
 def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
@@ -159,6 +170,12 @@ def _post_training_violations(spec: RunSpec) -> Iterator[SpecError]:
     for reserved in sorted({"last", "export"} & set(names)):
         remedy = "serving.from uses this name; give the entry another one"
         yield SpecError("post-training-names-free", "spec.postTraining", reserved, remedy)
+    trained = spec.training.sequence_length
+    for index, entry in enumerate(spec.post_training):
+        if entry.max_length is not None and entry.max_length > trained:
+            remedy = f"exceeds training.sequenceLength {trained}; lower it, or leave it out"
+            field = f"spec.postTraining[{index}].maxLength"
+            yield SpecError("post-training-length-trained", field, entry.max_length, remedy)
 
 
 def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
@@ -301,7 +318,7 @@ def _post_training(spec: RunSpec) -> tuple[contract.PostTrainingConfig, ...]:
             steps=entry.steps,
             batch_size=entry.batch_size,
             learning_rate=entry.learning_rate,
-            max_length=entry.max_length,
+            max_length=entry.max_length or spec.training.sequence_length,
             dataset_path=volume_path(entry.dataset_path) if entry.dataset_path else None,
         )
         for entry in spec.post_training

@@ -44,6 +44,7 @@ class Evidence:
     rank: int | None = None
     pod: str | None = None
     node: str | None = None
+    memory_limit: str | None = None  # of the pod
 
     @property
     def at_start(self) -> bool:
@@ -77,6 +78,7 @@ class Fault:
             f"rank {seen.rank}" if seen.rank is not None else "",
             f"pod {seen.pod}" if seen.pod else "",
             f"node {seen.node}" if seen.node else "",
+            f"limit {seen.memory_limit}" if seen.out_of_memory and seen.memory_limit else "",
         ]
         where = ", ".join(filter(None, place))
         return "".join(
@@ -88,10 +90,13 @@ class Fault:
         )
 
 
-_MEMORY_REMEDY = (
-    "Lower training.localBatchSize or sequenceLength, raise activationCheckpointing or the number"
-    " of devices; a node that is short of memory needs a larger limit in nodes.template.resources."
+_LESS_MEMORY = (
+    "lower spec.training.localBatchSize, set spec.training.activationCheckpointing to full, or"
+    " spread the model over more devices with spec.nodes and spec.parallelism. The run goes on with"
+    " the change."
 )
+_DEVICE_MEMORY_REMEDY = _LESS_MEMORY[0].upper() + _LESS_MEMORY[1:]
+_HOST_MEMORY_REMEDY = f"Raise spec.nodes.template.resources.limits.memory, or {_LESS_MEMORY}"
 _CRASHES = tuple(
     int(number)
     for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -146,16 +151,16 @@ TABLE = (
         "Application",
         "the device ran out of memory in the first step",
         conditions.OUT_OF_MEMORY,
-        _MEMORY_REMEDY,
+        _DEVICE_MEMORY_REMEDY,
     ),
     Row(
         "HostMemoryAtStart",
         lambda seen: seen.out_of_memory and seen.at_start,
         "Stop",
         "Application",
-        "the node's memory limit was exceeded in the first step",
+        "the pod's memory limit was exceeded in the first step",
         conditions.OUT_OF_MEMORY,
-        _MEMORY_REMEDY,
+        _HOST_MEMORY_REMEDY,
     ),
     Row(
         "DeviceMemory",
@@ -169,7 +174,7 @@ TABLE = (
         lambda seen: seen.out_of_memory,
         "WorkerRestart",
         "Application",
-        "the node's memory limit was exceeded",
+        "the pod's memory limit was exceeded",
     ),
     Row(
         "NodeLost",

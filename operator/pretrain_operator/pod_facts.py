@@ -110,6 +110,13 @@ def node_name(pod: KubernetesObject) -> str | None:
     return value
 
 
+def memory_limit(pod: KubernetesObject) -> str | None:
+    """Of the main container, as the spec writes it."""
+    containers: list[KubernetesObject] = pod.get("spec", {}).get("containers") or [{}]
+    value: str | None = containers[0].get("resources", {}).get("limits", {}).get("memory")
+    return value
+
+
 def disruption(pod: KubernetesObject) -> str | None:
     """Why the pod was taken away from outside: the reason of its DisruptionTarget condition."""
     found = condition(pod, "DisruptionTarget")

@@ -26,7 +26,8 @@ from .api.status import (
 )
 from .case import Case
 from .faults import Evidence, Fault
-from .manifests.training import COMPONENT, training_inputs
+from .manifests.inputs import training_digest
+from .manifests.training import COMPONENT
 from .observed import KubernetesObject
 from .stages import Stop, current
 from .times import micro_timestamp, timestamp
@@ -124,6 +125,7 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         rank=first.rank if first else None,
         pod=incident.agent,
         node=incident.node,
+        memory_limit=pod_facts.memory_limit(pod) if pod is not None else None,
     )
 
 
@@ -290,7 +292,7 @@ def with_attempt(case: Case, status: RunStatus) -> RunStatus:
     stage = current(case.spec, status)
     if stage is None or stage.kind != "Training" or case.spec.suspend:
         return status
-    inputs = training_inputs(case.spec, status.retries)
+    inputs = training_digest(case.spec, status.retries)
     return status if status.config_digest == inputs else _next_attempt(case, status, inputs)
 
 
@@ -377,6 +379,7 @@ def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Eviden
         disruption=pod_facts.disruption(pod),
         pod=pod["metadata"]["name"],
         node=pod_facts.node_name(pod),
+        memory_limit=pod_facts.memory_limit(pod),
     )
 
 

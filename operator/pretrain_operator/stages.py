@@ -19,7 +19,7 @@ from . import conditions, config, names, pod_facts
 from .api.spec import RunSpec
 from .api.status import Artifact, RunStatus, StageTime
 from .case import Case
-from .manifests.inputs import inputs_digest
+from .manifests.inputs import stage_digest
 from .manifests.later import StageJob
 from .manifests.metadata import annotation
 from .observed import KubernetesObject
@@ -103,7 +103,7 @@ def _data_job(case: Case, status: RunStatus) -> StageJob:
         own=own,
         field="spec.data.template",
         config=config.before_post_training(case.config),
-        inputs=inputs_digest(case.spec, own, status.retries),
+        inputs=stage_digest(case.spec, own, status.retries),
     )
 
 
@@ -118,7 +118,7 @@ def _export_job(case: Case, status: RunStatus) -> StageJob:
         own=own,
         field="spec.export.template",
         config=config.before_post_training(case.config),
-        inputs=inputs_digest(case.spec, own, status.retries, source),
+        inputs=stage_digest(case.spec, own, status.retries, source),
         source=source,
         uses_device=True,
     )
@@ -138,7 +138,7 @@ def _post_training_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
         own=entry.template,
         field=f"spec.postTraining[{index}].template",
         config=config.for_post_training(case.config, name),
-        inputs=inputs_digest(case.spec, entry.template, status.retries, source, asked),
+        inputs=stage_digest(case.spec, entry.template, status.retries, source, asked),
         stage_name=name,
         source=source,
         uses_device=True,

@@ -35,6 +35,16 @@ def _post(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "steps": 1} for name in names]
 
 
+_SFT = {
+    "name": "sft",
+    "method": "SFT",
+    "steps": 40,
+    "batchSize": 8,
+    "learningRate": 5e-4,
+    "maxLength": 256,
+}
+
+
 def _sources(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "path": f"corpus/{name}"} for name in names]
 
@@ -130,9 +140,9 @@ ROWS = (
     ),
     Row(
         "tensor-parallel-divides-sequence",
-        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 255},
-        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 254},
-        ("2", "sequenceLength 255", "divisor"),
+        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 257},
+        {"parallelism": {"tensorParallel": 2}, "training.sequenceLength": 258},
+        ("2", "sequenceLength 257", "divisor"),
         base=_FOUR_NODES,
     ),
     Row(
@@ -147,6 +157,26 @@ ROWS = (
         {"parallelism": {"pipelineParallel": 2}},
         {"parallelism": {"pipelineParallel": 2}, **_UNTIED},
         ("2", "tieEmbeddings false"),
+    ),
+    Row(
+        "pipeline-fed",
+        {"training.localBatchSize": 1},
+        {"training.localBatchSize": 2},
+        ("localBatchSize 1", "2", "raise"),
+        base={"parallelism": {"pipelineParallel": 2}, **_UNTIED},
+    ),
+    Row(
+        "pipeline-fed",
+        {"training.globalBatchSize": 1},
+        {"training.globalBatchSize": 2},
+        ("localBatchSize 1", "2", "globalBatchSize"),
+        base={"parallelism": {"pipelineParallel": 2}, **_UNTIED},
+    ),
+    Row(
+        "post-training-length-trained",
+        {"postTraining": [{**_SFT, "maxLength": 257}]},
+        {"postTraining": [_SFT]},
+        ("257", "256", "lower"),
     ),
     Row(
         "post-training-unique",
@@ -211,10 +241,20 @@ EDITS = (
     Edit("started-data", {"data.heldOutFraction": 0.1}, {"data.template": {"image": "a:2"}}),
     Edit("started-data", {"data.sources": _sources("a")}, {"recovery.maxApplicationFaults": 9}),
     Edit("started-batches", {"training.seed": 2}, {"nodes.template.image": "a:2"}),
-    Edit("started-batches", {"training.localBatchSize": 4}, {"training.wandb": None}),
-    Edit("started-optimiser", {"training.optimizer.beta1": 0.8}, {"export.template.image": "b:1"}),
-    Edit("started-world", {"nodes.count": 4}, {"nodes.spares": 2}),
-    Edit("started-mesh", {"parallelism": {"dataParallelReplicate": 2}}, {"serving.replicas": 2}),
+    Edit("started-batches", {"training.globalBatchSize": 8}, {"training.localBatchSize": 4}),
+    Edit("started-batches", {"training.sequenceLength": 512}, {"training.wandb": None}),
+    Edit("started-optimiser", {"training.optimizer.beta1": 0.8}, {"training.compile": True}),
+    Edit(
+        "started-optimiser",
+        {"training.precision": "bfloat16"},
+        {"training.activationCheckpointing": "full"},
+    ),
+    Edit("started-device", {"nodes.deviceResource": "example.com/gpu"}, {"nodes.count": 4}),
+    Edit(
+        "started-device",
+        {"nodes.deviceResource": "nvidia.com/gpu"},
+        {"parallelism": {"dataParallelReplicate": 2}},
+    ),
     Edit("started-export", {"export.dtype": "bfloat16"}, {"serving": None}),
     Edit("started-length-grows", {"training.steps": 239}, {"training.steps": 241}),
     Edit(
@@ -234,6 +274,13 @@ EDITS = (
         "finished-post-training-stays",
         {"postTraining": _post("new", "sft")},
         {"serving.replicas": 4},
+        trained=True,
+        found=("finished", "after them"),
+    ),
+    Edit(
+        "finished-post-training-stays",
+        {"postTraining": [{**_SFT, "datasetPath": "chats"}]},
+        {"postTraining": [{**_SFT, "template": {"image": "a:2"}}]},
         trained=True,
         found=("finished", "after them"),
     ),

@@ -123,5 +123,11 @@ def test_cause_names_what_where_and_the_programs_own_words():
     assert faults.fault(seen).cause == expected
 
 
+def test_cause_of_a_host_out_of_memory_names_the_limit():
+    seen = Evidence(WORKER_EXIT, signal=9, out_of_memory=True, pod="demo-1", memory_limit="8Gi")
+    expected = "the pod's memory limit was exceeded by SIGKILL (pod demo-1, limit 8Gi)"
+    assert faults.fault(seen).cause == expected
+
+
 def test_cause_of_an_unknown_signal_gives_its_number():
     assert "signal 99" in faults.fault(Evidence(WORKER_EXIT, signal=99)).cause

@@ -15,7 +15,7 @@ from pretrain_llm.contract.status import Incident
 from pretrain_operator import conditions
 from pretrain_operator.api.spec import RunSpec
 from pretrain_operator.api.status import Condition
-from pretrain_operator.manifests.training import training_inputs
+from pretrain_operator.manifests.inputs import training_digest
 from pretrain_operator.observed import ObjectKey
 
 from .runs import demo_body, demo_run
@@ -146,6 +146,43 @@ def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_
     assert step(simulation) == STEPS
 
 
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("training", {"localBatchSize": 4}),
+        ("training", {"activationCheckpointing": "full"}),
+        ("training", {"compile": True}),
+        ("nodes", {"template": {"resources": {"limits": {"memory": "9Gi"}}}}),
+        ("nodes", {"count": 1}),
+        ("nodes", {"devicesPerNode": 2}),
+        ("parallelism", {"dataParallelReplicate": 2}),
+    ],
+)
+def test_edit_of_how_training_runs_is_a_new_attempt_that_goes_on(part, changes):
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    edited = {**simulation.world.body["spec"].get(part, {}), **changes}
+    simulation.world.edit(**{part: edited})
+    simulation.slots = edited.get("count", 2)
+    settle(simulation)
+    assert simulation.world.status.attempt == 2
+    until_state(simulation, conditions.SERVING)
+    assert step(simulation) == STEPS
+
+
+def test_edit_of_how_training_runs_leaves_a_later_stage_alone():
+    simulation = started()
+    until(simulation, lambda: "demo-post-sft" in job_names(simulation))
+    uid = simulation.world.objects[ObjectKey("Job", "demo-post-sft")]["metadata"]["uid"]
+    simulation.world.edit(
+        training=changed(simulation.world.body["spec"]["training"], localBatchSize=4),
+        checkpoint={"interval": 7},
+    )
+    settle(simulation)
+    after = simulation.world.objects[ObjectKey("Job", "demo-post-sft")]
+    assert (after["metadata"]["uid"], after["metadata"].get("deletionTimestamp")) == (uid, None)
+
+
 def test_edit_of_a_later_stage_does_not_disturb_training():
     simulation = started()
     until(simulation, lambda: step(simulation) >= 30)
@@ -170,8 +207,8 @@ def test_field_that_a_newer_operator_knows_is_no_edit_while_it_has_its_default()
     assert spec is not None
     explicit = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     again = RunSpec.model_validate(explicit)
-    assert training_inputs(again, 0) == training_inputs(spec, 0)
-    assert training_inputs(demo_run(nodes__spares=1).spec or spec, 0) != training_inputs(spec, 0)
+    assert training_digest(again, 0) == training_digest(spec, 0)
+    assert training_digest(demo_run(nodes__spares=1).spec or spec, 0) != training_digest(spec, 0)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +226,7 @@ def test_edit_of_what_an_attempt_is_not_made_from_is_no_new_attempt(changes):
     edited, spec = demo_run(**changes).spec, demo_run().spec
     assert edited is not None
     assert spec is not None
-    assert training_inputs(edited, 0) == training_inputs(spec, 0)
+    assert training_digest(edited, 0) == training_digest(spec, 0)
 
 
 def test_edit_of_the_data_template_makes_its_job_anew():

@@ -206,9 +206,9 @@ def _failed_pod(
 ) -> None:
     """Of slot 0; `created` and `ended` in seconds from now."""
     now = simulation.world.now
+    job = simulation.world.objects[ObjectKey("Job", "demo-train-1")]
     labels = {
-        "pretrain.dev/component": "training",
-        "pretrain.dev/attempt": "1",
+        **job["spec"]["template"]["metadata"]["labels"],
         "batch.kubernetes.io/job-completion-index": "0",
     }
     terminated = {

@@ -36,6 +36,10 @@ _BATCH_UNIT = (
     f"({_WORLD} / ({_MODEL_RANKS})"
     " * (has(self.training.localBatchSize) ? self.training.localBatchSize : 1))"
 )
+_LOCAL_BATCH = (
+    "(has(self.training.localBatchSize) ? self.training.localBatchSize"
+    f" : self.training.globalBatchSize / ({_WORLD} / ({_MODEL_RANKS})))"
+)
 _KV_HEADS = "(has(self.model.numKVHeads) ? self.model.numKVHeads : self.model.numHeads)"
 
 
@@ -166,6 +170,16 @@ MESH = (
         " last; set model.tieEmbeddings false or pipelineParallel 1",
         ("self.parallelism.pipelineParallel",),
     ),
+    Rule(
+        "pipeline-fed",
+        "spec",
+        f"self.parallelism.pipelineParallel == 1 || ({_WORLD}) % ({_MODEL_RANKS}) != 0"
+        f" || self.training.globalBatchSize % {_BATCH_UNIT} != 0"
+        f" || {_LOCAL_BATCH} >= self.parallelism.pipelineParallel",
+        "training.localBatchSize %s is less than parallelism.pipelineParallel %s; each stage needs"
+        " a sequence: raise it (or globalBatchSize, where it is not set)",
+        (_LOCAL_BATCH, "self.parallelism.pipelineParallel"),
+    ),
 )
 
 LATER_STAGES = (
@@ -183,6 +197,18 @@ LATER_STAGES = (
         "postTraining has an entry named last or export, which serving.from uses: %s;"
         " give it another name",
         (_names("self.postTraining"),),
+    ),
+    Rule(
+        "post-training-length-trained",
+        "spec",
+        "self.postTraining.all(p,"
+        " !has(p.maxLength) || p.maxLength <= self.training.sequenceLength)",
+        "postTraining has a maxLength that exceeds training.sequenceLength %s: %s;"
+        " lower it, or leave it out",
+        (
+            "self.training.sequenceLength",
+            "self.postTraining.filter(p, has(p.maxLength)).map(p, p.maxLength)",
+        ),
     ),
     Rule(
         "serving-from-known",
@@ -260,12 +286,21 @@ def _grows(path: str) -> str:
 
 
 _INDICES = ", ".join(str(index) for index in range(16))
-_ENTRY_FIELDS = ("name", "method", "steps", "batchSize", "learningRate", "maxLength")
-_SAME_ENTRY = " && ".join(
-    f"self.spec.postTraining[i].{name} == oldSelf.spec.postTraining[i].{name}"
-    for name in _ENTRY_FIELDS
-)
+_ENTRY_FIELDS = ("name", "method", "steps", "batchSize", "learningRate")
+_OPTIONAL_ENTRY_FIELDS = ("maxLength", "datasetPath")
 
+
+def _same_in_entry(name: str) -> str:
+    new, old = (f"{spec}.postTraining[i].{name}" for spec in ("self.spec", "oldSelf.spec"))
+    if name not in _OPTIONAL_ENTRY_FIELDS:
+        return f"{new} == {old}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+
+
+_SAME_ENTRY = " && ".join(map(_same_in_entry, _ENTRY_FIELDS + _OPTIONAL_ENTRY_FIELDS))
+
+# Frozen is what is trained. How it is trained (nodes, mesh, batch of a rank, recomputation) may
+# change: checkpoints are resharded, and the order of samples does not depend on the world.
 TRANSITIONS = (
     _frozen("started-storage", "storage.claimName"),
     _frozen("started-model", "model", "tokenizer"),
@@ -274,7 +309,6 @@ TRANSITIONS = (
         "started-batches",
         "training.sequenceLength",
         "training.globalBatchSize",
-        "training.localBatchSize",
         "training.seed",
     ),
     _frozen(
@@ -283,11 +317,8 @@ TRANSITIONS = (
         "training.schedule",
         "training.gradientClipNorm",
         "training.precision",
-        "training.activationCheckpointing",
-        "training.compile",
     ),
-    _frozen("started-world", "nodes.count", "nodes.devicesPerNode", "nodes.deviceResource"),
-    _frozen("started-mesh", "parallelism"),
+    _frozen("started-device", "nodes.deviceResource"),
     _frozen("started-export", "export.dtype"),
     Rule(
         "started-length-grows",

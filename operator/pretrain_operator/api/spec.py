@@ -252,8 +252,16 @@ class PostTraining(ApiModel):
     steps: int = Field(ge=1, le=MAX_STEPS, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=65536, description="Conversations a step.")
     learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak rate.")
-    max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens of a conversation.")
-    template: PodTemplate = Field(PodTemplate(), description="Overrides for the stage's pod.")
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        le=1_048_576,
+        description="Tokens of a conversation. Default: training.sequenceLength.",
+    )
+    template: PodTemplate = Field(
+        PodTemplate(),
+        description="Overrides for the stage's pod; without effect once the stage has finished.",
+    )
 
 
 class Serving(ApiModel):

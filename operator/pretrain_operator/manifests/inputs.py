@@ -43,7 +43,7 @@ def config_map(run: Run, config: RunConfig) -> Object:
     )
 
 
-# Not part of what data, training and export are made from.
+# Not part of what any Job is made from, but for its own template.
 _OWN_OR_LATER: Mapping[str, IncEx | bool] = {
     "suspend": True,
     "recovery": True,
@@ -54,14 +54,37 @@ _OWN_OR_LATER: Mapping[str, IncEx | bool] = {
     "nodes": {"template"},
     "export": {"template"},
 }
+# How training runs: nothing to the other stages, which may have run for hours.
+_TRAINING_ONLY: Mapping[str, IncEx | bool] = {
+    **_OWN_OR_LATER,
+    "nodes": {"template", "count", "spares", "devices_per_node"},
+    "parallelism": True,
+    "checkpoint": True,
+    "training": {"local_batch_size", "activation_checkpointing", "compile", "wandb"},
+}
 
 
-def inputs_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:
-    """Of what the run itself says of a Job: a change of it makes the Job anew.
+def training_digest(spec: RunSpec, retries: int) -> str:
+    """Of what the run itself says of training: another one is another attempt."""
+    return _digest(spec, _OWN_OR_LATER, spec.nodes.template, retries)
 
-    Defaults are left out: a field that a newer operator knows, and nobody has set, is no change.
+
+def stage_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:
+    """Of what the run itself says of another stage: a change of it makes the Job anew."""
+    return _digest(spec, _TRAINING_ONLY, own, retries, *more)
+
+
+def _digest(
+    spec: RunSpec,
+    excluded: Mapping[str, IncEx | bool],
+    own: PodTemplate,
+    retries: int,
+    *more: object,
+) -> str:
+    """Defaults are left out: a field that a newer operator knows, and nobody has set, is no
+    change.
     """
-    common = spec.model_dump(mode="json", exclude_defaults=True, exclude=_OWN_OR_LATER)
+    common = spec.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
     template = own.model_dump(mode="json", exclude_defaults=True)
     parts = {"spec": common, "template": template, "retries": retries, "more": list(more)}
     return digest(parts)

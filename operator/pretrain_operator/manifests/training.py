@@ -10,7 +10,7 @@ from ..api.spec import Nodes, PodTemplate, RunSpec
 from ..observed import Run
 from ..settings import Settings
 from . import templates
-from .inputs import config_map_name, inputs_digest
+from .inputs import config_map_name
 from .jobs import failure_policy
 from .metadata import Object, child, labels, stamped
 from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
@@ -19,11 +19,6 @@ COMPONENT = "training"
 COORDINATOR = "coordinator"
 _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
 _HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}}
-
-
-def training_inputs(spec: RunSpec, retries: int) -> str:
-    """What an attempt is made from; another digest is another attempt."""
-    return inputs_digest(spec, spec.nodes.template, retries)
 
 
 def coordinator_service(run: Run) -> Object:
