@@ -13,6 +13,7 @@ from .times import epoch_seconds
 
 _SHOWN_LOG_CHARACTERS = 600
 _IMAGE_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_CRASHES = 2  # from then on the kubelet backs off
 _CONFIG_PROBLEMS = ("CreateContainerConfigError", "CreateContainerError")
 
 
@@ -125,38 +126,55 @@ def disruption(pod: KubernetesObject) -> str | None:
     return "Evicted" if pod.get("status", {}).get("reason") == "Evicted" else None
 
 
-def problem(pod: KubernetesObject) -> Problem | None:
-    """The first thing that keeps a pod from running, in words, with what to do."""
+def problem(pod: KubernetesObject, template_field: str) -> Problem | None:
+    """The first thing that keeps a pod from running, in words, with what to do.
+
+    `template_field`: where the spec overrides this pod, for example spec.nodes.template.
+    """
     name = pod["metadata"]["name"]
     scheduled = condition(pod, "PodScheduled")
     if scheduled and scheduled.get("reason") == "Unschedulable" and not node_name(pod):
         text = f"pod {name}: {scheduled.get('message', '')}"
         return Problem("Unschedulable", f"{text} Add nodes, or lower what the pod asks for.")
     for status in _container_statuses(pod):
-        waiting = status.get("state", {}).get("waiting") or {}
-        if (found := _waiting_problem(name, status, waiting)) is not None:
+        found = _waiting_problem(name, status, template_field)
+        if found is not None or (found := _crash_loop(name, status)) is not None:
             return found
     return None
 
 
-def _waiting_problem(pod: str, status: dict[str, Any], waiting: dict[str, Any]) -> Problem | None:
+def _waiting_problem(pod: str, status: dict[str, Any], template_field: str) -> Problem | None:
+    waiting = status.get("state", {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _IMAGE_PROBLEMS:
         text = f"pod {pod} cannot pull image {status.get('image')}: {message or reason}."
-        remedy = "Correct template.image in the spec, or push the image, or set imagePullSecrets."
+        remedy = (
+            f"Set {template_field}.image to one that is there, push this one, or name a Secret"
+            f" for its registry in {template_field}.imagePullSecrets."
+        )
         return Problem("ImagePullFailed", f"{text} {remedy}")
     if reason in _CONFIG_PROBLEMS:
         text = f"pod {pod}: {message or reason}."
         return Problem(
-            "ContainerConfigFailed", f"{text} Create what it names, or correct the spec."
+            "ContainerConfigFailed", f"{text} Create what it names, or correct {template_field}."
         )
-    if reason == "CrashLoopBackOff":
-        last = status.get("lastState", {}).get("terminated") or {}
-        ended = Termination(
-            last.get("exitCode", 0), last.get("reason", ""), last.get("message", ""), ""
-        )
-        return Problem("CrashLooping", f"pod {pod}, container {status['name']}: {ended.words}")
     return None
+
+
+def _crash_loop(pod: str, status: dict[str, Any]) -> Problem | None:
+    """A container that is not ready between two crashes loops on, whatever it does at the moment.
+
+    running ─► terminated ─► CrashLoopBackOff ─► running ─► … ─► ready: over
+    """
+    waiting = status.get("state", {}).get("waiting") or {}
+    last = status.get("lastState", {}).get("terminated") or {}
+    is_again = status.get("restartCount", 0) >= _CRASHES and bool(last.get("exitCode"))
+    if waiting.get("reason") != "CrashLoopBackOff" and (status.get("ready") or not is_again):
+        return None
+    ended = Termination(
+        last.get("exitCode", 0), last.get("reason", ""), last.get("message", ""), ""
+    )
+    return Problem("CrashLooping", f"pod {pod}, container {status['name']}: {ended.words}")
 
 
 def condition(item: KubernetesObject, kind: str) -> dict[str, Any] | None:

@@ -120,7 +120,6 @@ def _export_job(case: Case, status: RunStatus) -> StageJob:
         config=config.before_post_training(case.config),
         inputs=stage_digest(case.spec, own, status.retries, source),
         source=source,
-        uses_device=True,
     )
 
 

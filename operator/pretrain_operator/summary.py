@@ -134,7 +134,18 @@ def _problem(case: Case, stage: Stage) -> Problem | None:
     if (missing := claim_problem(case)) is not None:
         return missing
     pods = case.live_pods(*_COMPONENTS[stage.kind])
-    return next((found for pod in pods if (found := pod_facts.problem(pod)) is not None), None)
+    field = _template_field(case, stage)
+    found = (pod_facts.problem(pod, field) for pod in pods)
+    return next((problem for problem in found if problem is not None), None)
+
+
+def _template_field(case: Case, stage: Stage) -> str:
+    """Where the spec overrides the pods of a stage."""
+    if stage.kind == "PostTraining":
+        names = [entry.name for entry in case.spec.post_training]
+        return f"spec.postTraining[{names.index(stage.name or '')}].template"
+    part = {"Data": "data", "Training": "nodes", "Export": "export", "Serving": "serving"}
+    return f"spec.{part[stage.kind]}.template"
 
 
 # Serving

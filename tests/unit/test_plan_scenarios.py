@@ -535,7 +535,7 @@ WAITING_PODS = [
             ]
         },
         conditions.IMAGE_PULL_FAILED,
-        ("example/data:9", "not found", "template.image"),
+        ("example/data:9", "not found", "Set spec.data.template.image"),
     ),
     (
         {
@@ -605,6 +605,73 @@ def test_pod_that_does_not_start_is_told_with_the_remedy_and_heals(seen, wanted,
         assert word in summary(simulation).message
     simulation.world.objects[key] = running
     until_state(simulation, conditions.SERVING)
+
+
+def test_server_that_crashes_again_and_again_is_told_once():
+    simulation = started()
+    until_state(simulation, conditions.DEPLOYING)
+    simulation.tick()
+    ended = {"exitCode": 1, "reason": "Error", "message": "no such model"}
+    circle = [
+        {"waiting": {"reason": "CrashLoopBackOff"}},
+        {"running": {}},
+        {"terminated": ended},
+        {"waiting": {"reason": "CrashLoopBackOff"}},
+        {"running": {}},
+    ]
+    for number, current in enumerate(circle):
+        seen = {"restartCount": 1 + (number > 0) + (number > 3), "ready": False}
+        _server_container(simulation, {"terminated": ended}, current, seen)
+        settle(simulation)
+        assert state(simulation) == conditions.CRASH_LOOPING
+        assert "no such model" in summary(simulation).message
+        simulation.world.now += 60
+    told = [event for event in simulation.world.events.values() if event.reason == "CrashLooping"]
+    assert len(told) == 1
+    _server_container(simulation, {"terminated": ended}, {"running": {}}, {"ready": True})
+    settle(simulation)
+    assert state(simulation) == conditions.DEPLOYING
+
+
+def test_server_that_crashed_once_and_starts_again_is_not_looping():
+    simulation = started()
+    until_state(simulation, conditions.DEPLOYING)
+    simulation.tick()
+    ended = {"exitCode": 1, "reason": "Error", "message": "no such model"}
+    seen = {"restartCount": 1, "ready": False}
+    _server_container(simulation, {"terminated": ended}, {"running": {}}, seen)
+    settle(simulation)
+    assert state(simulation) == conditions.DEPLOYING
+
+
+def _server_container(
+    simulation: Simulation, last: dict[str, Any], current: dict[str, Any], seen: dict[str, Any]
+) -> None:
+    """What the kubelet says of the server, and the Deployment controller of its readiness."""
+    world = simulation.world
+    container = {"name": "main", "lastState": last, "state": current, **seen}
+    for pod in world.of_kind("Pod"):
+        if pod["metadata"]["labels"]["pretrain.dev/component"] == "serving":
+            status = {"phase": "Running", "containerStatuses": [container]}
+            world.objects[ObjectKey("Pod", pod["metadata"]["name"])] = {**pod, "status": status}
+    key = ObjectKey("Deployment", "demo-serve")
+    world.objects[key] = {**world.objects[key], "status": {"readyReplicas": 0}}
+
+
+def test_image_of_a_later_stage_that_cannot_be_pulled_is_told_with_its_field():
+    simulation = started()
+    until_state(simulation, conditions.POST_TRAINING)
+    simulation.tick()
+    key = ObjectKey("Pod", "demo-post-sft-x")
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "denied"}}
+    status = {"name": "main", "image": "example/post:9", "state": waiting}
+    simulation.world.objects[key] = {
+        **simulation.world.objects[key],
+        "status": {"phase": "Pending", "containerStatuses": [status]},
+    }
+    settle(simulation)
+    for word in ("example/post:9", "spec.postTraining[0].template.image", "denied"):
+        assert word in summary(simulation).message
 
 
 # Specifications that nothing can be made of

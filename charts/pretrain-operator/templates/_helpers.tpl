@@ -52,10 +52,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [pretrain.dev]
   resources: [pretrainruns/status]
   verbs: [update]
-# Owner references that block deletion need this where the API server enforces them.
-- apiGroups: [pretrain.dev]
-  resources: [pretrainruns/finalizers]
-  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch, create, patch, delete]
