@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_llm import artifacts, tokenizer
+from pretrain_llm.checkpoints.folders import REASON
 from pretrain_llm.contract import exit_codes
 from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.layout import MANIFEST
@@ -58,6 +59,7 @@ def test_export_float32_loads_in_transformers_and_says_the_same(run: RunConfig) 
     result = export(run)
     folder = Path(result.path)
     assert (result.stage, result.step, folder) == ("Export", 6, Path(run.layout.export(6)))
+    assert result.metrics["stepsMissing"] == 0
     assert 0 < result.metrics["logitsMaxAbsDiff"] < 1e-5
     assert 1 < result.metrics["bitsPerByteHeldOut"] < 8.5  # untrained: 8.4
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -110,7 +112,21 @@ def test_export_of_another_dtype_replaces_the_first(run: RunConfig) -> None:
 
 def test_export_with_the_newest_checkpoint_damaged_takes_the_one_before(run: RunConfig) -> None:
     (Path(run.layout.checkpoint(6)) / "__1_0.distcp").write_bytes(b"")
-    assert export(run).step == 3
+    result = export(run)
+    assert (result.step, result.path) == (3, str(run.layout.export(3)))
+    assert result.metrics["stepsMissing"] == 3
+    (quarantined,) = Path(run.layout.quarantine).iterdir()
+    assert quarantined.name == "step-6-1"
+    assert "__1_0.distcp has 0 bytes" in (quarantined / REASON).read_text()
+    assert export(run) == result, "a second time says the same"
+
+
+def test_export_with_every_manifest_damaged_is_refused(run: RunConfig) -> None:
+    for step in (3, 6):
+        (Path(run.layout.checkpoint(step)) / MANIFEST).write_text("{")
+    with pytest.raises(InputError, match="no verified checkpoint"):
+        export(run)
+    assert len(list(Path(run.layout.quarantine).iterdir())) == 2
 
 
 def test_export_without_a_checkpoint_is_refused(run: RunConfig) -> None:

@@ -114,6 +114,11 @@ def quarantine(root: Path, step: int, reason: str) -> Path:
     return target
 
 
+def described(problems: list[str]) -> str | None:
+    """The reason for a quarantine; None where nothing is wrong."""
+    return "; ".join(problems[:3]) or None
+
+
 def _quarantine_names(root: Path, step: int) -> Iterator[Path]:
     for number in itertools.count(1):
         yield root / "quarantine" / f"step-{step}-{number}"

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from .. import artifacts
 from ..contract.manifests import CheckpointManifest
 from . import folders
-from .selection import Found, Identity, check_origin, share
+from .selection import Found, Identity, newest_whole, share
 
 OnQuarantine = Callable[[int, str, Path], None]  # step, reason, where it is now
 
@@ -30,15 +30,18 @@ def newest_verified(
     Damaged ones are moved away, newest first, until one verifies; older ones are not looked at.
     Raises InputError on every rank where the checkpoints are not this run's.
     """
-    for item in _scan(root, group):
-        if item.manifest is not None:
-            check_origin(item.manifest, identity, str(root))
-        reason = item.damage or _damage(root, item.manifest, group)
-        if reason is None:
-            return item.manifest
+
+    def set_aside(step: int, reason: str) -> None:
         if dist.get_rank(group) == 0:
-            on_quarantine(item.step, reason, folders.quarantine(root, item.step, reason))
-    return None
+            on_quarantine(step, reason, folders.quarantine(root, step, reason))
+
+    return newest_whole(
+        _scan(root, group),
+        identity,
+        str(root),
+        damage=lambda manifest: _damage(root, manifest, group),
+        set_aside=set_aside,
+    )
 
 
 def _scan(root: Path, group: dist.ProcessGroup) -> tuple[Found, ...]:
@@ -53,15 +56,11 @@ def _scan(root: Path, group: dist.ProcessGroup) -> tuple[Found, ...]:
     return findings[0]
 
 
-def _damage(
-    root: Path, manifest: CheckpointManifest | None, group: dist.ProcessGroup
-) -> str | None:
+def _damage(root: Path, manifest: CheckpointManifest, group: dist.ProcessGroup) -> str | None:
     """What any rank found wrong with the files, in words."""
-    assert manifest is not None
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     folder = folders.step_folder(root, manifest.step)
     mine = artifacts.mismatches(folder, share(manifest.files, rank, ranks))
     everybodys: list[list[str]] = [[] for _ in range(ranks)]
     dist.all_gather_object(everybodys, mine, group=group)
-    problems = [problem for problems in everybodys for problem in problems]
-    return "; ".join(problems[:3]) or None
+    return folders.described([problem for problems in everybodys for problem in problems])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..contract.manifests import CheckpointManifest, FileEntry
@@ -54,6 +54,30 @@ def check_origin(manifest: CheckpointManifest, identity: Identity, folder: str) 
                 remedy=f"Go back to the {name} that they were trained with, "
                 "or give the new run a name of its own.",
             )
+
+
+def newest_whole(
+    findings: Iterable[Found],
+    identity: Identity,
+    root: str,
+    *,
+    damage: Callable[[CheckpointManifest], str | None],
+    set_aside: Callable[[int, str], None],
+) -> CheckpointManifest | None:
+    """The newest of this run's checkpoints without damage; None where there is none.
+
+    `findings`: newest first; older ones than the chosen one are not looked at. `damage` says what
+    is wrong with the files, `set_aside` gets each damaged step and why. Raises InputError.
+    """
+    for item in findings:
+        if item.manifest is not None:
+            check_origin(item.manifest, identity, root)
+            if (reason := damage(item.manifest)) is None:
+                return item.manifest
+            set_aside(item.step, reason)
+        elif item.damage is not None:
+            set_aside(item.step, item.damage)
+    return None
 
 
 def superseded(verified: Collection[int], keep_latest: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import artifacts
 from ..checkpoints import folders
-from ..checkpoints.selection import Identity, check_origin
+from ..checkpoints.selection import Identity, newest_whole
 from ..contract.config import RunConfig, digest
 from ..contract.manifests import ArtifactManifest, CheckpointManifest
 from ..contract.results import StageResult
@@ -25,14 +25,18 @@ logger = logging.getLogger(__name__)
 def export(run: RunConfig) -> StageResult:
     """Raises InputError, ParityError."""
     inputs = open_inputs(run)
-    checkpoint = newest_intact(Path(run.layout.checkpoints), identity(run, inputs))
+    checkpoint = newest_verified(Path(run.layout.checkpoints), identity(run, inputs))
     folder = Path(run.layout.export(checkpoint.step))
+    if checkpoint.step < run.training.steps:
+        steps = f"step {checkpoint.step} of {run.training.steps}"
+        logger.error("exporting %s: nothing newer verifies (see quarantine/)", steps)
     inputs_digest = _inputs_digest(run, inputs, checkpoint)
     if result := artifacts.finished(folder, inputs_digest):
         return result
     shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
     folder.mkdir(parents=True)
     metrics = _write_and_compare(run, inputs, checkpoint.step, folder)
+    metrics["stepsMissing"] = run.training.steps - checkpoint.step
     manifest = ArtifactManifest(
         stage=STAGE,
         inputs_digest=inputs_digest,
@@ -46,22 +50,29 @@ def export(run: RunConfig) -> StageResult:
     return artifacts.write_manifest(folder, manifest)
 
 
-def newest_intact(root: Path, ours: Identity) -> CheckpointManifest:
-    """The newest checkpoint whose files are as its manifest says. Raises InputError."""
-    for item in folders.scan(root):
-        if item.manifest is None:
-            continue
-        check_origin(item.manifest, ours, str(root))
-        problems = artifacts.mismatches(folders.step_folder(root, item.step), item.manifest.files)
-        if not problems:
-            return item.manifest
-        logger.error("step %d is damaged, taking an older one: %s", item.step, problems[0])
-    raise InputError(
-        "no verified checkpoint there",
-        field="spec.checkpoint",
-        value=root,
-        remedy="Let training finish first.",
-    )
+def newest_verified(root: Path, ours: Identity) -> CheckpointManifest:
+    """The newest checkpoint whose files are as its manifest says. Raises InputError.
+
+    Damaged ones are quarantined, as training does: otherwise the model would silently be an older
+    one, again at every export.
+    """
+
+    def damage(manifest: CheckpointManifest) -> str | None:
+        folder = folders.step_folder(root, manifest.step)
+        return folders.described(artifacts.mismatches(folder, manifest.files))
+
+    def set_aside(step: int, reason: str) -> None:
+        folders.quarantine(root, step, reason)
+
+    found = newest_whole(folders.scan(root), ours, str(root), damage=damage, set_aside=set_aside)
+    if found is None:
+        raise InputError(
+            "no verified checkpoint there",
+            field="spec.checkpoint",
+            value=root,
+            remedy="Let training finish first.",
+        )
+    return found
 
 
 def _write_and_compare(run: RunConfig, inputs: Inputs, step: int, folder: Path) -> dict[str, float]:
@@ -99,6 +110,7 @@ def _inputs_digest(run: RunConfig, inputs: Inputs, checkpoint: CheckpointManifes
             "model": asdict(run.model),
             "sequenceLength": run.training.sequence_length,
             "dtype": run.export.dtype,
+            "steps": run.training.steps,  # of which stepsMissing is told
         }
     )
 
