@@ -138,7 +138,7 @@ class ClusterStandIn:
         self.calls.append(f"apply_status {body['kind']}")
         known = self._required(body)
         if body["metadata"].get("uid", known["metadata"]["uid"]) != known["metadata"]["uid"]:
-            raise ApiError(409, "Conflict", f"{_words(body)} has another uid")
+            raise ApiError(422, "Invalid", f"{_words(body)}: metadata.uid: field is immutable")
         return self._stored(changed({"status": {}, **known}, status=dict(body["status"])))
 
     async def delete(
@@ -188,16 +188,20 @@ class ClusterStandIn:
 
     def _remove(self, item: Object) -> None:
         """And, as the garbage collector does, the pods that it owned."""
-        table = self._store.table(item["kind"])
-        del table[key_of(item)]
-        for key, pod in list(self._store.table("Pod").items()):
-            owners = pod["metadata"].get("ownerReferences", ())
-            if pod["kind"] != "Pod" or item["metadata"]["uid"] not in [one["uid"] for one in owners]:
+        del self._store.table(item["kind"])[key_of(item)]
+        pods = self._store.table("Pod")
+        for key, pod in list(pods.items()):
+            if not _is_owned(pod, item["metadata"]["uid"]):
                 continue
             if _is_on_a_node(pod):
-                table[key] = terminating(pod, self._store.now)
+                pods[key] = terminating(pod, self._store.now)
             else:
-                del table[key]
+                del pods[key]
+
+
+def _is_owned(item: Object, uid: str) -> bool:
+    owners = item["metadata"].get("ownerReferences", ())
+    return item["kind"] == "Pod" and any(owner["uid"] == uid for owner in owners)
 
 
 def _is_on_a_node(item: Object) -> bool:
@@ -217,5 +221,3 @@ def _place(body: Object) -> tuple[str | None, str]:
 
 def _words(body: Object) -> str:
     return f"{body['kind']} {body['metadata']['name']}"
-
-
