@@ -19,7 +19,12 @@ from pretrain_operator.times import timestamp
 Object = Mapping[str, Any]
 
 _DEFAULT_GRACE_SECONDS = 30
+Hook = Callable[[], None]
 _IMMUTABLE = {"Job": ("template", "completions")}  # of a Job's spec, what the operator writes
+
+
+def nothing() -> None:
+    """What happens around a write where nobody disturbs it."""
 
 
 def changed(item: Object, **parts: Any) -> dict[str, Any]:
@@ -72,24 +77,30 @@ class Store(Protocol):
     def table(self, kind: str) -> Table: ...
 
 
-def terminating(pod: Object, now: float, grace_seconds: int = _DEFAULT_GRACE_SECONDS) -> Object:
-    if pod["metadata"].get("deletionTimestamp"):
-        return pod
-    marks = {"deletionTimestamp": timestamp(now), "deletionGracePeriodSeconds": grace_seconds}
+def terminating(pod: Object, now: float, grace_seconds: int | None = None) -> Object:
+    """A grace period that has begun can only be made shorter."""
+    known = pod["metadata"].get("deletionGracePeriodSeconds", _DEFAULT_GRACE_SECONDS)
+    marks = {
+        "deletionTimestamp": pod["metadata"].get("deletionTimestamp") or timestamp(now),
+        "deletionGracePeriodSeconds": known if grace_seconds is None else min(known, grace_seconds),
+    }
     return changed(pod, metadata=marks)
 
 
 class ClusterStandIn:
     """The calls of `cluster.Cluster` that a pass makes. None of them ever waits.
 
-    `on_write` is called after each write that has changed something, with what it was; what it
-    raises, the caller gets in place of the answer.
+    `before_write` and `after_write` are called around each write that changes something; what they
+    raise, the caller gets in place of the answer.
     """
 
-    def __init__(self, store: Store, on_write: Callable[[str], None] = lambda _what: None) -> None:
+    def __init__(
+        self, store: Store, *, before_write: Hook = nothing, after_write: Hook = nothing
+    ) -> None:
         self.calls: list[str] = []  # that ask for a change, refused ones too
         self._store = store
-        self._on_write = on_write
+        self._before_write = before_write
+        self._after_write = after_write
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         return self._known(kind, namespace, name)
@@ -155,10 +166,11 @@ class ClusterStandIn:
         known = self._required(identity)
         if uid not in (None, known["metadata"]["uid"]):
             raise ApiError(409, "Conflict", f"{_words(known)} has another uid")
-        if grace_seconds != 0 and _is_on_a_node(known):
-            return self._stored(terminating(known, self._store.now))
+        if known["metadata"].get("finalizers") or (grace_seconds != 0 and _is_on_a_node(known)):
+            return self._stored(terminating(known, self._store.now, grace_seconds))
+        self._before_write()
         self._remove(known)
-        self._on_write(f"delete {kind}")
+        self._after_write()
         return {"kind": "Status", "status": "Success"}
 
     def _known(self, kind: str, namespace: str | None, name: str) -> Object | None:
@@ -182,8 +194,9 @@ class ClusterStandIn:
         """As it is now. What changes nothing is no new version, and not written."""
         table, key = self._store.table(item["kind"]), key_of(item)
         if table.get(key) != item:
+            self._before_write()
             table[key] = item
-            self._on_write(f"{item['kind']} {key.name}")
+            self._after_write()
         return table[key]
 
     def _remove(self, item: Object) -> None:
@@ -193,7 +206,7 @@ class ClusterStandIn:
         for key, pod in list(pods.items()):
             if not _is_owned(pod, item["metadata"]["uid"]):
                 continue
-            if _is_on_a_node(pod):
+            if _is_on_a_node(pod) or pod["metadata"].get("finalizers"):
                 pods[key] = terminating(pod, self._store.now)
             else:
                 del pods[key]

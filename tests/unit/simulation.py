@@ -27,6 +27,8 @@ from .world import Object, World, key_of
 
 TICK_SECONDS = 5.0
 STEPS_A_TICK = 10
+# The Job controller takes it away once the pod has ended, and not before: see wire.lost_pod.
+_FINALIZERS = {"Job": ["batch.kubernetes.io/job-tracking"]}
 
 
 def node(name: str, *, ready: bool = True) -> Object:
@@ -76,8 +78,10 @@ class Simulation:
     # Controllers and kubelets
 
     def _kubelets_stop_pods(self) -> None:
+        """And the Job controller lets those go that have ended."""
         for pod in self.world.of_kind("Pod"):
-            if is_terminating(pod) and self._is_ready(pod["spec"]["nodeName"]):
+            has_ended = pod["status"]["phase"] in ("Succeeded", "Failed")
+            if is_terminating(pod) and (has_ended or self._is_ready(pod["spec"]["nodeName"])):
                 del self.world.objects[key_of(pod)]
 
     def _is_ready(self, name: str) -> bool:
@@ -117,6 +121,7 @@ class Simulation:
                 "name": name,
                 "labels": {**template["metadata"]["labels"], **labels},
                 "ownerReferences": [{"uid": owner["metadata"]["uid"]}],
+                "finalizers": _FINALIZERS.get(owner["kind"], []),
             },
             "spec": {"nodeName": node_name},
             "status": {"phase": "Running"},

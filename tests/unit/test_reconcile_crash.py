@@ -56,11 +56,11 @@ def ticks() -> tuple[tuple[World, World], ...]:
     raise AssertionError(f"not serving after {MAX_TICKS} ticks: {simulation.world.status}")
 
 
-def at_write(number: int, error: Exception) -> Callable[[str], None]:
-    """Raises the error once, when so many writes have been made."""
+def at_write(number: int, error: Exception) -> Callable[[], None]:
+    """Raises the error once, at the write of that number; the first is 1."""
     writes = count(1)
 
-    def raise_once(_what: str) -> None:
+    def raise_once() -> None:
         if next(writes) == number:
             raise error
 
@@ -90,7 +90,7 @@ def test_operator_killed_at_every_write_in_turn_leaves_the_same_world():
         for number in count(0):
             world = before.copy()
             try:
-                Operator(world, on_write=at_write(number, KilledError())).settle()
+                Operator(world, after_write=at_write(number, KilledError())).settle()
             except KilledError:
                 kills += 1
                 Operator(world).settle()
@@ -102,24 +102,61 @@ def test_operator_killed_at_every_write_in_turn_leaves_the_same_world():
     assert kills >= 60
 
 
-@pytest.mark.parametrize("sees_changes", [True, False], ids=["watching", "watches-late"])
-def test_operator_whose_every_write_in_turn_is_not_answered_leaves_the_same_world(
-    sees_changes: bool,
-):
-    """The write was made, but the process does not know, nor do its watches perhaps."""
+@pytest.mark.parametrize("edge", ["before_write", "after_write"])
+def test_operator_whose_every_write_in_turn_is_cut_off_leaves_the_same_world(edge: str):
+    """The request is lost, or the answer. The process lives on; its watches are late."""
     lost = 0
     for before, undisturbed in ticks():
         for number in count(1):
             world = before.copy()
-            operator = Operator(world, on_write=at_write(number, ApiError(0, "NoAnswer", "cut")))
+            cut = at_write(number, ApiError(0, "NoAnswer", "connection reset"))
+            operator = Operator(world, **{edge: cut})
             try:
                 operator.settle()
             except ApiError:
                 lost += 1
             else:
                 break
-            if not sees_changes:
-                operator.one_pass(sees_changes=False)
+            operator.one_pass(sees_changes=False)
             operator.settle()
             assert world.shown() == undisturbed.shown(), f"write {number} at {world.now}"
     assert lost >= 60
+
+
+def test_pass_commits_its_status_before_it_touches_anything():
+    commits = 0
+    for before, _after in ticks():
+        operator = Operator(before.copy())
+        while True:
+            known = len(operator.calls)
+            if not operator.one_pass():
+                break
+            made = operator.calls[known:]
+            commits += "replace_status PretrainRun" in made
+            assert "replace_status PretrainRun" not in made[1:]
+    assert commits >= 20
+
+
+def test_operator_whose_watches_are_late_sees_its_own_writes():
+    for before, _after in ticks():
+        watching, blind = Operator(before.copy()), Operator(before.copy())
+        watching.settle()
+        blind.one_pass()
+        blind.settle(sees_changes=False)
+        assert blind.calls == watching.calls
+
+
+def test_commit_on_a_run_edited_meanwhile_is_refused_and_planned_anew():
+    simulation = cluster(World(demo_body(training__steps=STEPS)))
+    operator, world = Operator(simulation.world), simulation.world
+    while conditions.state(world.status) != conditions.TRAINING:
+        simulation.tick()
+        operator.settle()
+    kill_worker(simulation)
+    world.edit(suspend=True)
+    before = world.status
+    assert operator.one_pass(sees_changes=False) == 1
+    assert world.status == before
+    operator.settle(sees_changes=False)
+    assert conditions.state(world.status) == conditions.SUSPENDING
+    assert [incident.fault_class for incident in world.status.incidents] == ["WorkerKilled"]

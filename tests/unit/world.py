@@ -4,7 +4,7 @@ cache, on a stand-in of the API server and of the coordinator. No operator code 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from pretrain_llm.contract.status import StatusDocument
@@ -22,7 +22,7 @@ from pretrain_operator.reconcile import Reconciler
 from pretrain_operator.settings import Settings
 from pretrain_operator.times import epoch_seconds
 
-from .cluster_stand_in import ClusterStandIn, Object, Table, changed, key_of, terminating
+from .cluster_stand_in import ClusterStandIn, Hook, Object, Table, changed, key_of, terminating
 
 T = TypeVar("T")
 
@@ -146,17 +146,12 @@ class World:
 
 
 class Operator:
-    """A process of the operator: what it remembers goes with it. `on_write`: see ClusterStandIn."""
+    """A process of the operator: what it remembers goes with it. `hooks`: see ClusterStandIn."""
 
-    def __init__(
-        self,
-        world: World,
-        settings: Settings = SETTINGS,
-        on_write: Callable[[str], None] = lambda _what: None,
-    ) -> None:
+    def __init__(self, world: World, settings: Settings = SETTINGS, **hooks: Hook) -> None:
         self._world = world
         self._settings = settings
-        self._cluster = ClusterStandIn(world, on_write)
+        self._cluster = ClusterStandIn(world, **hooks)
         self._cache = ObjectCache()
         self._key = RunKey(world.objects.namespace, world.run_name)
         self._reconciler = Reconciler(
@@ -181,10 +176,15 @@ class Operator:
         observed = Observed(world.now, dict(world.objects), nodes, world.document)
         return plan(run_from_object(world.body), observed, self._settings)
 
-    def settle(self) -> None:
+    @property
+    def calls(self) -> list[str]:
+        """So far, of those that ask for a change."""
+        return self._cluster.calls
+
+    def settle(self, *, sees_changes: bool = True) -> None:
         """Passes until one asks for nothing. The clock stands still."""
         for _ in range(10):
-            if not self.one_pass():
+            if not self.one_pass(sees_changes=sees_changes):
                 return
         raise AssertionError(f"no fixed point after 10 passes: {self._cluster.calls[-20:]}")
 
