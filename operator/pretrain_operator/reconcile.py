@@ -10,6 +10,9 @@ What this keeps in memory only saves calls: losing it changes nothing.
     act       deletions first, then server-side apply, in the plan's order; a child that the API
               server refuses is told in a condition and tried again every 30 s
     report    Events; their names are functions of what they tell, so a second telling is a 409
+
+A pass that fails raises, after it has told so in a condition if that can be written: its loop
+tries it again.
 """
 
 from __future__ import annotations
@@ -34,7 +37,14 @@ from .names import COMPONENT_LABEL
 from .observed import KubernetesObject, ObjectKey, Observed, Run
 from .plan import plan
 from .planned import Deletion, Event, Plan
-from .refusals import RETRY_SECONDS, Refusal, is_pointless, with_refusals
+from .refusals import (
+    RETRY_SECONDS,
+    Refusal,
+    failure,
+    is_pointless,
+    with_failure,
+    with_refusals,
+)
 from .settings import Settings
 from .wire import event_object, lost_pod, status_object
 
@@ -55,6 +65,7 @@ class _Memory:
     document_read_at: float = 0.0
     told: set[str] = field(default_factory=set)
     refusals: dict[ObjectKey, Refusal] = field(default_factory=dict)
+    failure: str | None = None  # of the last pass
 
 
 class Reconciler:
@@ -85,24 +96,32 @@ class Reconciler:
         run = run_from_object(body)
         if run.deleting:
             return None  # its children go by their owner references
-        with self._metrics.timed_pass():
-            return await self._pass(key, body, run)
-
-    async def _pass(self, key: RunKey, body: KubernetesObject, run: Run) -> float | None:
         memory = self._memory(key, run.uid)
+        try:
+            with self._metrics.timed_pass():
+                return await self._pass(key, body, run, memory)
+        except Exception as error:
+            await self._tell_failure(key, memory, error)
+            raise
+
+    async def _pass(
+        self, key: RunKey, body: KubernetesObject, run: Run, memory: _Memory
+    ) -> float | None:
         observed = await self._observe(key, run, memory)
         planned = plan(run, observed, self._settings)
         status = with_refusals(
             planned.status, memory.refusals, generation=run.generation, now=observed.now
         )
+        status = with_failure(status, memory.failure, generation=run.generation, now=observed.now)
         if status != run.status and not await self._commit(key, body, run, status):
             return 0.0
         self._metrics.show(key, status)
         await self._delete_all(key, planned, observed)
         refusals = await self._apply_all(key, planned, memory, observed.now)
-        is_news = _messages(refusals) != _messages(memory.refusals)
+        is_news = memory.failure is not None or _messages(refusals) != _messages(memory.refusals)
         memory.refusals = refusals
         await self._report(run, planned.events, memory, observed.now)
+        memory.failure = None
         return 0.0 if is_news else self._next_turn(planned, memory, observed)
 
     def _memory(self, key: RunKey, uid: str) -> _Memory:
@@ -159,6 +178,22 @@ class Reconciler:
         if (before := state(run.status)) != (after := state(status)):
             logger.info("%s/%s: %s -> %s", *key, before, after)
         return True
+
+    async def _tell_failure(self, key: RunKey, memory: _Memory, error: Exception) -> None:
+        """An API server that does not answer is not asked to write it down."""
+        body = self._cache.run(key)
+        if body is None or (isinstance(error, ApiError) and error.code == 0):
+            return
+        memory.failure = failure(error)
+        run = run_from_object(body)
+        status = with_failure(
+            run.status, memory.failure, generation=run.generation, now=self._now()
+        )
+        try:
+            if status != run.status:
+                await self._commit(key, body, run, status)
+        except ApiError as another:
+            logger.warning("%s/%s: the failed pass is not told: %s", *key, another.message)
 
     async def _look_again(self, key: RunKey, known: KubernetesObject) -> None:
         current = await self._cluster.get(api.KIND, key.namespace, key.name)

@@ -1,8 +1,9 @@
-"""Children that the API server would not take, as a condition that the user reads. Pure.
+"""What went wrong after or beside the plan, as conditions that the user reads. Pure.
 
 The decision core knows only what it wants; that a wanted object is refused (an invalid volume in a
 template, a quota, a missing permission) is known after the plan was made. It is told with the next
-status, and taken back with the first pass in which nothing is refused.
+status, and taken back with the first pass in which nothing is refused. A pass that failed is told
+at once, if the status can be written at all, and taken back once one has come to its end.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from .observed import ObjectKey
 
 CONDITION = "ChildrenAccepted"
 REASON = "ChildRefused"
+RECONCILED = "Reconciled"
+_SHOWN_CHARACTERS = 500
 RETRY_SECONDS = 30.0  # what others do (a quota, a permission) may make it right
 
 
@@ -44,9 +47,33 @@ def with_refusals(
         return with_condition(
             status, CONDITION, "False", REASON, message, generation=generation, now=now
         )
-    if (told := condition(status, CONDITION)) is None or told.status == "True":
-        return status
-    message = "All children were accepted."
-    return with_condition(
-        status, CONDITION, "True", "Accepted", message, generation=generation, now=now
+    return _taken_back(
+        status, CONDITION, "Accepted", "All children were accepted.", generation, now
     )
+
+
+def failure(error: Exception) -> str:
+    """A failed pass in words."""
+    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+
+
+def with_failure(
+    status: RunStatus, failed: str | None, *, generation: int, now: float
+) -> RunStatus:
+    """The status with a Reconciled condition where a pass has failed, or had."""
+    if failed is not None:
+        message = f"The operator tries again, and its log says more: {failed}"
+        return with_condition(
+            status, RECONCILED, "False", "PassFailed", message, generation=generation, now=now
+        )
+    message = "Passes come to their end."
+    return _taken_back(status, RECONCILED, "PassFinished", message, generation, now)
+
+
+def _taken_back(
+    status: RunStatus, kind: str, reason: str, message: str, generation: int, now: float
+) -> RunStatus:
+    """Only what was told is taken back."""
+    if (told := condition(status, kind)) is None or told.status == "True":
+        return status
+    return with_condition(status, kind, "True", reason, message, generation=generation, now=now)

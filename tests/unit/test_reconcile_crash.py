@@ -37,7 +37,7 @@ SCRIPT = [
 STEPS = 100
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """The operator's process is gone."""
 
 
@@ -56,7 +56,7 @@ def ticks() -> tuple[tuple[World, World], ...]:
     raise AssertionError(f"not serving after {MAX_TICKS} ticks: {simulation.world.status}")
 
 
-def at_write(number: int, error: Exception) -> Callable[[], None]:
+def at_write(number: int, error: BaseException) -> Callable[[], None]:
     """Raises the error once, at the write of that number; the first is 1."""
     writes = count(1)
 

@@ -1,10 +1,25 @@
-"""Children that the API server refused become a condition, and go from it again."""
+"""Refused children and failed passes become conditions, and go from them again."""
 
 from __future__ import annotations
 
+import pytest
+
+from pretrain_operator import conditions
 from pretrain_operator.api.status import Condition, RunStatus
+from pretrain_operator.cluster import ApiError
 from pretrain_operator.observed import ObjectKey
-from pretrain_operator.refusals import RETRY_SECONDS, Refusal, is_pointless, with_refusals
+from pretrain_operator.refusals import (
+    RETRY_SECONDS,
+    Refusal,
+    failure,
+    is_pointless,
+    with_failure,
+    with_refusals,
+)
+
+from .runs import demo_body
+from .simulation import cluster
+from .world import Operator, World
 
 JOB = ObjectKey("Job", "demo-train-1")
 WHY = "spec.template.spec.volumes[0].name: Required value."
@@ -63,3 +78,46 @@ def test_same_object_is_not_tried_again_at_once_but_a_changed_one_is() -> None:
     assert is_pointless(refusal, "d1", 101.0)
     assert not is_pointless(refusal, "d2", 101.0)
     assert not is_pointless(refusal, "d1", 100.0 + RETRY_SECONDS)
+
+
+def test_status_of_a_run_whose_passes_never_failed_has_no_condition_of_it() -> None:
+    before = status("Unknown", "Starting")
+    assert with_failure(before, None, generation=1, now=100.0) is before
+
+
+def test_failed_pass_is_told_with_the_error_and_taken_back() -> None:
+    told_of = failure(ApiError(500, "InternalError", "etcdserver: no leader"))
+    found = with_failure(status("Unknown", "Starting"), told_of, generation=1, now=100.0)
+    assert reasons(found)["Reconciled"] == "PassFailed"
+    assert "etcdserver: no leader" in found.conditions[-1].message
+    healed = with_failure(found, None, generation=1, now=101.0)
+    assert reasons(healed)["Reconciled"] == "PassFinished"
+
+
+def test_pass_that_fails_halfway_is_told_in_the_status_and_taken_back_by_the_next() -> None:
+    world = cluster(World(demo_body())).world
+    errors = [None, ApiError(500, "InternalError", "etcdserver: no leader")]
+
+    def fail_second_write() -> None:
+        error = errors.pop(0) if errors else None
+        if error is not None:
+            raise error
+
+    operator = Operator(world, before_write=fail_second_write)
+    with pytest.raises(ApiError):
+        operator.settle()
+    assert reasons(world.status)["Reconciled"] == "PassFailed"
+    operator.settle()
+    assert reasons(world.status)["Reconciled"] == "PassFinished"
+
+
+def test_pass_that_gets_no_answer_is_not_told() -> None:
+    world = cluster(World(demo_body())).world
+
+    def no_answer() -> None:
+        raise ApiError(0, "NoAnswer", "timed out")
+
+    operator = Operator(world, before_write=no_answer)
+    with pytest.raises(ApiError):
+        operator.settle()
+    assert conditions.condition(world.status, "Reconciled") is None
