@@ -69,7 +69,7 @@ def test_checkpoint_of_another_origin_is_refused(change: dict[str, str], field: 
     assert caught.value.field == field
     assert "-2, not" in str(caught.value)
     assert "-1" in str(caught.value)
-    assert "name of its own" in caught.value.remedy
+    assert "under another name" in caught.value.remedy
 
 
 def test_checkpoint_of_another_configuration_or_world_is_taken() -> None:

@@ -12,7 +12,6 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlencode
 
 from ..contract import codec, protocol
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
@@ -145,9 +144,8 @@ class Link:
         connection = self._connection(protocol.HOLD_SECONDS + CONNECT_SECONDS)
         known = -1
         while True:
-            query = urlencode({"agent": self._settings.agent, "known": known})
             try:
-                view = _exchange(connection, "GET", f"{protocol.VIEW_PATH}?{query}", None)
+                view = _exchange(connection, "GET", f"{protocol.VIEW_PATH}?known={known}", None)
             except (OSError, HTTPException, codec.DecodeError, RefusedError) as error:
                 connection.close()
                 known = -1

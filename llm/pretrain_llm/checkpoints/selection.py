@@ -51,8 +51,8 @@ def check_origin(manifest: CheckpointManifest, identity: Identity, folder: str) 
                 f"{folder} holds checkpoints of another {name}: {saved[:12]}, not {ours[:12]}",
                 field=field,
                 value=ours[:12],
-                remedy=f"Go back to the {name} that they were trained with, "
-                "or give the new run a name of its own.",
+                remedy="Start a run under another name, "
+                f"or make this one anew with the {name} that they were trained with.",
             )
 
 

@@ -1,8 +1,8 @@
 """What an agent and its coordinator say to each other. HTTP, JSON by `codec`.
 
-POST /agents/report                        AgentReport -> RoundView
-GET  /agents/view?agent=NAME&known=N       RoundView, as soon as its revision is not N, or at the
-                                           latest after HOLD_SECONDS
+POST /agents/report         AgentReport -> RoundView
+GET  /agents/view?known=N   RoundView, as soon as its revision is not N, or at the latest after
+                            HOLD_SECONDS
 
 Every report says all that a new coordinator needs to go on with the running round: the agent
 repeats what the last coordinator told it (`members`, `formed_at`, `carried`).

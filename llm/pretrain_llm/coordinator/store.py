@@ -3,7 +3,7 @@
 Every round gets an empty one on the same port. Since torch 2.15 workers no longer prefix their
 keys with the restart they belong to, so in a store that lived on they would read the addresses of
 the round before ("Gloo connectFullMesh failed … Connection refused"). It also cuts the connections
-of workers that a partition kept alive. Replacing it takes 2 ms; running workers do not need it.
+of workers that a partition kept alive. Running workers do not need it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ def open_inputs(run: RunConfig) -> Inputs:
             f"the tokenizer has {index.vocab_size} tokens, more than the model",
             field="spec.model.vocabSize",
             value=run.model.vocab_size,
-            remedy=f"Set it to {index.vocab_size} or more, or use a smaller tokenizer.",
+            remedy=f"Start a run under another name with {index.vocab_size} or more, "
+            "or with a smaller tokenizer.",
         )
     return Inputs(Path(run.layout.data), index, folder, data_digest)
 

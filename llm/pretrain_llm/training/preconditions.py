@@ -1,7 +1,8 @@
 """What must hold of a configuration before anything is built: pure, no torch.
 
 The API server has checked most of it; a worker checks again because it also runs by hand, and
-because torchtitan's own errors name other fields than the spec's.
+because torchtitan's own errors name other fields than the spec's. What a run trains is fixed once
+it has started, so remedies name what may still be edited, or a run under another name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ OPTIMIZERS = ("AdamW",)
 DECAYS = ("linear", "cosine", "sqrt")
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTINGS = ("none", "selective", "full")
+
+_OTHER_IMAGE = "name an image that knows it in spec.nodes.template.image."
 
 Problem = tuple[str, object, str, str]  # field, value, what is wrong, remedy
 
@@ -49,7 +52,8 @@ def _names(config: RunConfig) -> Iterator[Problem]:
     )
     for field, value, names in known:
         if value not in names:
-            yield f"spec.{field}", value, "unknown", f"Use one of: {', '.join(names)}."
+            remedy = f"Use one of: {', '.join(names)}; or {_OTHER_IMAGE}"
+            yield f"spec.{field}", value, "unknown to this image", remedy
 
 
 def _heads(config: RunConfig) -> Iterator[Problem]:
@@ -74,7 +78,9 @@ def _heads(config: RunConfig) -> Iterator[Problem]:
     for field, whole, part, of in divisions:
         if whole % part:
             message = f"{of} {whole} does not divide by {part}"
-            yield f"spec.{field}", part, message, f"Choose a divisor of {of}."
+            is_fixed = field.startswith("model.")
+            remedy = f"Start a run under another name with a divisor of {of}."
+            yield f"spec.{field}", part, message, remedy if is_fixed else f"Use a divisor of {of}."
 
 
 def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:
@@ -93,10 +99,11 @@ def _batches(config: RunConfig) -> Iterator[Problem]:
     at_once = training.local_batch_size * mesh.data_parallel_ranks(config.parallelism)
     if training.global_batch_size % at_once:
         yield (
-            "spec.training.globalBatchSize",
-            training.global_batch_size,
-            f"not a multiple of the {at_once} sequences that all data-parallel ranks take at once",
-            "Choose a multiple of spec.training.localBatchSize times the data-parallel degrees.",
+            "spec.training.localBatchSize",
+            training.local_batch_size,
+            f"all data-parallel ranks take {at_once} sequences at once, "
+            f"which does not divide spec.training.globalBatchSize {training.global_batch_size}",
+            "Make it, times the data-parallel degrees, a divisor of the global batch.",
         )
 
 
@@ -106,10 +113,11 @@ def _pipeline(config: RunConfig) -> Iterator[Problem]:
         return
     if config.model.tie_embeddings:
         message = "the first and the last stage cannot share the embedding"
-        yield field, stages, message, "Set spec.model.tieEmbeddings to false."
+        remedy = "Use 1, or start a run under another name with spec.model.tieEmbeddings false."
+        yield field, stages, message, remedy
     if config.model.num_layers < stages:
         message = f"more stages than the model's {config.model.num_layers} layers"
-        yield field, stages, message, "Use fewer stages, or more layers."
+        yield field, stages, message, "Use fewer stages."
     if config.training.local_batch_size < stages:
         message = f"fewer sequences at once ({config.training.local_batch_size}) than stages"
         yield field, stages, message, "Raise spec.training.localBatchSize to the stages or more."

@@ -1,4 +1,4 @@
-"""What a fork server imports before the first round, so that workers start warm: about 7 s less.
+"""What a fork server imports before the first round, so that workers start warm.
 
 Makes no CUDA context and starts no thread of Python's or OpenMP's: they would break a fork
 (OpenBLAS and jemalloc start one each, and know forks). Whether the run trains on CPU comes from its

@@ -149,7 +149,7 @@ class PackedLoader(BaseDataLoader):
                 f"the checkpoint was trained with {saved} tokens a sequence",
                 field="spec.training.sequenceLength",
                 value=self._sequence_length,
-                remedy=f"Set it to {saved}, or start a run with a name of its own.",
+                remedy=f"Start a run under another name, or make this one anew with {saved}.",
             )
         self._steps, rest = divmod(state_dict["samples"], self._config.global_batch_size)
         if rest:
@@ -157,7 +157,8 @@ class PackedLoader(BaseDataLoader):
                 f"the checkpoint's {state_dict['samples']} samples are no whole number of steps",
                 field="spec.training.globalBatchSize",
                 value=self._config.global_batch_size,
-                remedy="Use the batch size that the checkpoint was trained with.",
+                remedy="Start a run under another name, "
+                "or make this one anew with the batch that the checkpoint was trained with.",
             )
 
 

@@ -63,7 +63,8 @@ def _check_device(wanted: str) -> None:
             f"this worker has no {wanted} device",
             field="spec.nodes.deviceResource",
             value=wanted,
-            remedy="Ask for devices that the image can use; leave it empty to train on CPU.",
+            remedy="Name an image that can use it in spec.nodes.template.image, "
+            "or start a run under another name with another device.",
         )
 
 
