@@ -14,7 +14,7 @@ from . import codec
 from .layout import Layout
 
 # One file each in pretrain_llm/models; a test holds the two lists together.
-ARCHITECTURES = ("llama",)
+ARCHITECTURES = ("llama", "olmo2")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import llama
+from . import llama, olmo2
 from .family import Family, Microbatch, Weight, Weights
 
 __all__ = ["FAMILIES", "Family", "Microbatch", "Weight", "Weights", "family"]
 
-FAMILIES: Mapping[str, Family] = {"llama": llama.FAMILY}
+FAMILIES: Mapping[str, Family] = {"llama": llama.FAMILY, "olmo2": olmo2.FAMILY}
 
 
 def family(architecture: str) -> Family:
