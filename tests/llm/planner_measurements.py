@@ -58,6 +58,9 @@ STATES = {
     "llama3-70b": recipe_run((80, 8192, 64, 8, 28672, 128256), False, mesh(1, 8, 8)),
     "llama-7b-pipeline": recipe_run((32, 4096, 32, 32, 11008, 32000), False, mesh(1, 8, 2, 4)),
     "olmo2-1b": recipe_run((16, 2048, 16, 16, 8192, 100352), False, mesh(1, 64), "olmo2"),
+    "pythia-1b": recipe_run((16, 2048, 8, 8, 8192, 50304), False, mesh(8, 8), "gpt_neox"),
+    "pythia-12b": recipe_run((36, 5120, 40, 40, 20480, 50688), False, mesh(1, 32, 2), "gpt_neox"),
+    "smollm3-3b": recipe_run((36, 2048, 16, 4, 11008, 128256), True, mesh(1, 32, 2), "smollm3"),
     "olmo2-32b": recipe_run((64, 5120, 40, 8, 27648, 100352), False, mesh(1, 8, 8), "olmo2"),
 }
 

@@ -29,7 +29,7 @@ def family_model(architecture: str, **changes: Any) -> config.ModelConfig:
         dim=64,
         num_layers=2,
         num_heads=4,
-        num_kv_heads=2,
+        num_kv_heads=4 if architecture in config.UNGROUPED else 2,
         ffn_hidden_dim=128,
         vocab_size=VOCAB_SIZE,
         rope_theta=10000.0,

@@ -31,7 +31,7 @@ def _titan(model: ModelConfig) -> tuple[torch.nn.Module, object]:
 def _theirs(model: ModelConfig) -> torch.nn.Module:
     config = models.architecture(model.architecture).hf_config(model, LENGTH)
     return AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**config), dtype=torch.float32
+        AutoConfig.for_model(**config, pad_token_id=EOS), dtype=torch.float32
     ).eval()
 
 
