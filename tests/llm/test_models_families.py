@@ -10,6 +10,7 @@ from pretrain_llm import models
 from pretrain_llm.contract.config import ARCHITECTURES, ModelConfig
 from pretrain_llm.training import cpu
 from pretrain_llm.training.documents import document_positions, visible
+from tests.published_models import PUBLISHED, Published
 
 from .runs import EOS, family_model
 
@@ -79,6 +80,23 @@ def test_logits_are_those_of_transformers(family: str, tied: bool) -> None:
     found, expected = _logits(ours, theirs)
     assert expected.std() > 0.05
     assert (found - expected).abs().max() <= MAX_LOGITS_DIFFERENCE
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=[row.name for row in PUBLISHED])
+def test_model_of_published_shapes_has_the_published_parameters(published: Published) -> None:
+    cpu.enable()
+    family = models.architecture(published.architecture)
+    with torch.device("meta"):
+        model = family.model_spec(published.model, LENGTH).model.build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == published.parameters
+
+
+@families
+def test_model_counts_six_flops_a_parameter_in_matmuls_and_attention(family: str) -> None:
+    model, _ = _titan(family_model(family, tie_embeddings=False))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = model.config.get_nparams_and_flops(model, LENGTH)
+    assert found == (parameters, 6 * (parameters - 256 * 64) + 12 * 2 * 64 * LENGTH)
 
 
 @families

@@ -62,11 +62,13 @@ def _kept(model: ModelConfig, batch: Microbatch) -> float:
 
 
 def _kept_by_selective(model: ModelConfig, batch: Microbatch) -> float:
-    """The block's input, attention's output and log-sum-exp, and every other matmul's output, the
-    first of four saved: wqkv and w1 (torchtitan 0.3.0, SelectiveAC)."""
+    """The block's input, attention's output and log-sum-exp, and the output of every matmul: with a
+    bias it is one operator (addmm), which torchtitan's every-other-one does not count and so always
+    saves (0.3.0, SelectiveAC). Those of wo and w2 are whole partial sums."""
     split = model.dim + model.dim + 3 * model.dim + model.ffn_hidden_dim
-    log_sum_exp = model.num_heads * _FLOAT32_BYTES
-    return batch.tokens * (split * batch.value_bytes + log_sum_exp) / batch.tensor_parallel
+    values = (split / batch.tensor_parallel + 2 * model.dim) * batch.value_bytes
+    log_sum_exp = model.num_heads / batch.tensor_parallel * _FLOAT32_BYTES
+    return batch.tokens * (values + log_sum_exp)
 
 
 def _block_working_bytes(model: ModelConfig, batch: Microbatch) -> float:
@@ -91,12 +93,9 @@ def _rotary_dim(model: ModelConfig) -> int:
     return model.dim // model.num_heads // _ROTARY_SHARE
 
 
-def _recomputed_share(model: ModelConfig, mode: str) -> float:
-    """Selective computes wo and w2 again (see above)."""
-    if mode != "selective":
-        return 1.0 if mode == "full" else 0.0
-    again = model.dim * (model.dim + model.ffn_hidden_dim)
-    return again / sum(weight.elements for weight in _block(model) if len(weight.shape) > 1)
+def _recomputed_share(model: ModelConfig, mode: str) -> float:  # noqa: ARG001
+    """Selective computes no matmul again (see above)."""
+    return 1.0 if mode == "full" else 0.0
 
 
 FAMILY = replace(
