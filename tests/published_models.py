@@ -1,9 +1,9 @@
 """Published models of every family but Llama (tests/unit/planner_rows.py has those), and how many
 parameters their authors' checkpoints have.
 
-Sources: Pythia 70M to 12B: Biderman et al. 2023, table 1; the others: the tensors of the checkpoints
-EleutherAI/pythia-{14m,31m}, allenai/OLMo-2-{0425-1B,1124-7B,1124-13B,0325-32B} and
-HuggingFaceTB/SmolLM3-3B, as Hugging Face counts them. Shapes: the projects' own configurations.
+Sources: Pythia 70M to 12B: Biderman et al. 2023, table 1; the others: the tensors of the published
+checkpoints EleutherAI/pythia-{14m,31m}, HuggingFaceTB/SmolLM3-3B and
+allenai/OLMo-2-{0425-1B,1124-7B,1124-13B,0325-32B}. Shapes: the projects' own configurations.
 """
 
 from __future__ import annotations
