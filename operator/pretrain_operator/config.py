@@ -81,6 +81,18 @@ def _model_violations(model: Model) -> Iterator[SpecError]:
     if kv_heads is not None and heads % kv_heads:
         remedy = f"choose a divisor of numHeads {heads}"
         yield SpecError("kv-heads-divide-heads", "spec.model.numKVHeads", kv_heads, remedy)
+    yield from _family_violations(model)
+
+
+def _family_violations(model: Model) -> Iterator[SpecError]:
+    kv_heads, width = model.num_kv_heads, model.dim // model.num_heads
+    if model.architecture in contract.UNGROUPED and kv_heads not in (None, model.num_heads):
+        remedy = f"{model.architecture} has no grouped heads; leave it out"
+        yield SpecError("family-has-no-grouped-heads", "spec.model.numKVHeads", kv_heads, remedy)
+    is_even = model.dim % model.num_heads == 0 and width % 2 == 0
+    if model.architecture == "gpt_neox" and is_even and width % 8:
+        remedy = f"dim / numHeads is {width}, but gpt_neox rotates an even quarter of it"
+        yield SpecError("rotary-quarter-even", "spec.model.numHeads", model.num_heads, remedy)
 
 
 def _input_violations(spec: RunSpec) -> Iterator[SpecError]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import ARCHITECTURES, RunConfig
 
 from .runs import changed, mesh, run_config
 
@@ -28,10 +28,13 @@ WORLD = 64
 SEQUENCE = 64
 
 
-def recipe_run(shape: tuple[int, ...], tied: bool, parallelism: dict[str, int]) -> RunConfig:
+def recipe_run(
+    shape: tuple[int, ...], tied: bool, parallelism: dict[str, int], family: str = "llama"
+) -> RunConfig:
     """`shape` is (layers, dim, heads, KV heads, FFN, vocabulary)."""
     layers, dim, heads, kv_heads, ffn, vocabulary = shape
     model = {
+        "architecture": family,
         "dim": dim,
         "num_layers": layers,
         "num_heads": heads,
@@ -54,6 +57,11 @@ STATES = {
     "llama3-8b": recipe_run((32, 4096, 32, 8, 14336, 128256), False, mesh(1, 32, 2)),
     "llama3-70b": recipe_run((80, 8192, 64, 8, 28672, 128256), False, mesh(1, 8, 8)),
     "llama-7b-pipeline": recipe_run((32, 4096, 32, 32, 11008, 32000), False, mesh(1, 8, 2, 4)),
+    "olmo2-1b": recipe_run((16, 2048, 16, 16, 8192, 100352), False, mesh(1, 64), "olmo2"),
+    "pythia-1b": recipe_run((16, 2048, 8, 8, 8192, 50304), False, mesh(8, 8), "gpt_neox"),
+    "pythia-12b": recipe_run((36, 5120, 40, 40, 20480, 50688), False, mesh(1, 32, 2), "gpt_neox"),
+    "smollm3-3b": recipe_run((36, 2048, 16, 4, 11008, 128256), True, mesh(1, 32, 2), "smollm3"),
+    "olmo2-32b": recipe_run((64, 5120, 40, 8, 27648, 100352), False, mesh(1, 8, 8), "olmo2"),
 }
 
 
@@ -62,11 +70,12 @@ class Block:
     precision: str
     checkpointing: str
     tensor: int
+    family: str = "llama"
 
     def run(self, *, layers: int = 3, sequences: int = 1) -> RunConfig:
+        parallelism = mesh(1, WORLD // self.tensor, self.tensor)
         return changed(
-            recipe_run((layers, 128, 4, 4, 320, 512), False, mesh(1, WORLD // self.tensor)),
-            parallelism=mesh(1, WORLD // self.tensor, self.tensor),
+            recipe_run((layers, 128, 4, 4, 320, 512), False, parallelism, self.family),
             training={
                 "sequence_length": SEQUENCE,
                 "local_batch_size": sequences,
@@ -80,6 +89,12 @@ class Block:
 BLOCKS = [
     Block(precision, checkpointing, tensor)
     for precision in ("bfloat16", "float32")
+    for checkpointing in ("none", "selective", "full")
+    for tensor in (1, 4)
+] + [
+    Block("bfloat16", checkpointing, tensor, family)
+    for family in ARCHITECTURES
+    if family != "llama"
     for checkpointing in ("none", "selective", "full")
     for tensor in (1, 4)
 ]
@@ -303,10 +318,11 @@ def _parallelized(run: RunConfig) -> list[Any]:
     from torchtitan.components.loss import CrossEntropyLoss
     from torchtitan.config.configs import CompileConfig
 
-    from pretrain_llm.models import llama
+    from pretrain_llm import models
     from pretrain_llm.training import cpu, titan
 
-    spec = cpu.adapted(llama.model_spec(run.model, run.training.sequence_length))
+    family = models.architecture(run.model.architecture)
+    spec = cpu.adapted(family.model_spec(run.model, run.training.sequence_length))
     parallelism = titan._parallelism(run)
     torch_run = type("Parallel", (), {"parallelism": parallelism})()
     spec.model.update_from_config(config=torch_run)

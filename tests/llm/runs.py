@@ -22,23 +22,29 @@ VOCAB_SIZE = 256
 EOS = 0
 
 
+def family_model(architecture: str, **changes: Any) -> config.ModelConfig:
+    """A model of the family that trains in a second."""
+    model = config.ModelConfig(
+        architecture=architecture,
+        dim=64,
+        num_layers=4 if architecture == "smollm3" else 2,  # the fourth has no positions
+        num_heads=4,
+        num_kv_heads=4 if architecture in config.UNGROUPED else 2,
+        ffn_hidden_dim=128,
+        vocab_size=VOCAB_SIZE,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        tie_embeddings=True,
+    )
+    return replace(model, **changes)
+
+
 def run_config(volume: Path, name: str = "tiny", **changes: Any) -> config.RunConfig:
     """A run of one CPU rank; `changes` are those of `changed`."""
     run = config.RunConfig(
         run=name,
         volume=str(volume),
-        model=config.ModelConfig(
-            architecture="llama",
-            dim=64,
-            num_layers=2,
-            num_heads=4,
-            num_kv_heads=2,
-            ffn_hidden_dim=128,
-            vocab_size=VOCAB_SIZE,
-            rope_theta=10000.0,
-            norm_eps=1e-5,
-            tie_embeddings=True,
-        ),
+        model=family_model("llama"),
         tokenizer=config.TokenizerConfig(train_vocab_size=VOCAB_SIZE),
         data=config.DataConfig(sources=(), held_out_fraction=0.1),
         training=config.TrainingConfig(

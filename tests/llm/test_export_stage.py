@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pretrain_llm import artifacts, tokenizer
 from pretrain_llm.checkpoints.folders import REASON
 from pretrain_llm.contract import exit_codes
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import ARCHITECTURES, RunConfig
 from pretrain_llm.contract.layout import MANIFEST
 from pretrain_llm.errors import InputError
 from pretrain_llm.export.folder import special_token_ids
@@ -23,7 +23,7 @@ from pretrain_llm.export.trained import TrainedModel
 from pretrain_llm.export.work import export
 from pretrain_llm.training.inputs import open_inputs
 
-from .runs import changed, mesh, run_config, write_data
+from .runs import changed, family_model, mesh, run_config, write_data
 from .worlds import trained
 
 pytestmark = [
@@ -69,6 +69,20 @@ def test_export_float32_loads_in_transformers_and_says_the_same(run: RunConfig) 
     chat = [{"role": "user", "content": "w7"}]
     prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(chat, tokenize=False)
     assert prompt == "<|im_start|>user\nw7<|im_end|>\n"
+
+
+@pytest.mark.parametrize("family", [name for name in ARCHITECTURES if name != "llama"])
+def test_export_of_every_family_says_the_same(family: str, tmp_path: Path) -> None:
+    model = family_model(family, num_layers=4, tie_embeddings=False)
+    run = run_config(tmp_path, model=model, training={"steps": 3})
+    write_data(run.layout)
+    trained(run)
+    result = export(run)
+    assert result.metrics["logitsMaxAbsDiff"] < 1e-5
+    config = json.loads((Path(result.path) / "config.json").read_text())
+    assert config["architectures"] == [
+        type(AutoModelForCausalLM.from_pretrained(result.path)).__name__
+    ]
 
 
 def test_export_manifest_verifies_and_names_checkpoint_and_tokenizer(run: RunConfig) -> None:

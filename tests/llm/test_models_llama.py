@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from transformers import AutoConfig
@@ -13,13 +13,13 @@ from pretrain_llm.contract.config import ARCHITECTURES, ModelConfig
 from pretrain_llm.errors import InputError
 from pretrain_llm.training import cpu
 
-from .runs import run_config
+from .runs import family_model
 
 SHAPES = ModelConfig("llama", 96, 3, 6, 2, 160, 512, 500000.0, 1e-6, False)
 
 
 def test_architectures_of_the_contract_are_the_modules_of_the_folder() -> None:
-    assert sorted(ARCHITECTURES) == sorted(m.name for m in pkgutil.iter_modules(models.__path__))
+    assert sorted(ARCHITECTURES) == sorted(_modules())
 
 
 def test_architecture_unknown_names_the_known_ones() -> None:
@@ -28,15 +28,21 @@ def test_architecture_unknown_names_the_known_ones() -> None:
     assert caught.value.field == "spec.model.architecture"
 
 
+def _modules() -> list[str]:
+    """Packages are what several architectures share."""
+    return [module.name for module in pkgutil.iter_modules(models.__path__) if not module.ispkg]
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_hf_config_and_back_is_the_same_model(tied: bool, tmp_path: Path) -> None:
-    llama = models.architecture("llama")
-    shapes = run_config(tmp_path, model={"tie_embeddings": tied}).model
-    for model in (shapes, SHAPES):
-        config = llama.hf_config(model, 128)
-        assert llama.model_of(config) == model
+def test_hf_config_and_back_is_the_same_model(family: str, tied: bool) -> None:
+    module = models.architecture(family)
+    shapes = family_model(family, tie_embeddings=tied)
+    for model in (shapes, replace(shapes, dim=96, num_layers=3, rope_theta=5e5, norm_eps=1e-6)):
+        config = module.hf_config(model, 128)
+        assert module.model_of(config) == model
         read_by_transformers = AutoConfig.for_model(**config).to_dict()
-        assert llama.model_of(read_by_transformers) == model
+        assert module.model_of(read_by_transformers) == model
         assert read_by_transformers["max_position_embeddings"] == 128
 
 

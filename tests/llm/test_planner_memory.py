@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,27 @@ def test_block_keeps_the_planned_bytes_a_token(number: int, measured: dict[str, 
 def _on_cpu(run: RunConfig, batch: Microbatch) -> float:
     """Bytes a token and block that CPU operators keep beyond CUDA's."""
     mode, dim = run.training.activation_checkpointing, run.model.dim
+    if mode == "none" and run.model.architecture == "gpt_neox":
+        return 2 * _layer_norm_on_cpu(batch)
     if mode == "none":
-        return 2 * _norm_on_cpu(dim, batch)
+        return 2 * _norm_on_cpu(dim, batch) + _heads_norms_on_cpu(run, batch)
     if mode == "selective":
         attention = dim * batch.value_bytes + 4 * run.model.num_heads
         return -attention / batch.tensor_parallel
     return 0.0
+
+
+def _layer_norm_on_cpu(batch: Microbatch) -> float:
+    """One operator on both, but the CPU's keeps mean and 1/deviation in the input's precision."""
+    return 2 * (batch.value_bytes - 4) / batch.tensor_parallel
+
+
+def _heads_norms_on_cpu(run: RunConfig, batch: Microbatch) -> float:
+    """OLMo 2 normalises whole queries and keys, whatever the tensor parallelism."""
+    if run.model.architecture != "olmo2":
+        return 0.0
+    kv_dim = run.model.dim // run.model.num_heads * run.model.num_kv_heads
+    return _norm_on_cpu(run.model.dim + kv_dim, replace(batch, tensor_parallel=1))
 
 
 def _norm_on_cpu(dim: int, batch: Microbatch) -> float:

@@ -12,7 +12,7 @@ from pretrain_llm.errors import InputError
 from pretrain_llm.training import mesh as arithmetic
 from pretrain_llm.training import preconditions
 
-from .runs import mesh, run_config
+from .runs import family_model, mesh, run_config
 
 LION = OptimizerConfig("Lion", 1e-3, 0.0, 0.9, 0.95, 1e-8)
 STEPWISE = ScheduleConfig(2, "stepwise", 0.5, 0.0)
@@ -26,7 +26,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
         {"model": {"architecture": "mamba"}},
         1,
         "model.architecture",
-        "one of: llama; or name an image",
+        "one of: llama, olmo2",
     ),
     ({"training": {"optimizer": LION}}, 1, "training.optimizer.name", "one of: AdamW; or"),
     ({"training": {"schedule": STEPWISE}}, 1, "training.schedule.decay", "linear, cosine"),
@@ -39,6 +39,13 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ),
     ({"model": {"num_heads": 6}}, 1, "model.numHeads", "spec.model.dim 64 does not divide by 6"),
     ({"model": {"num_kv_heads": 3}}, 1, "model.numKVHeads", "numHeads 4 does not divide by 3"),
+    ({"model": {"architecture": "gpt_neox"}}, 1, "model.numKVHeads", "no grouped heads"),
+    (
+        {"model": family_model("gpt_neox", dim=48)},
+        1,
+        "model.numHeads",
+        "a head is 12 wide",
+    ),
     ({"parallelism": mesh(tensor=3)}, 3, "parallelism.tensorParallel", "does not divide by 3"),
     ({"parallelism": mesh(tensor=4)}, 4, "parallelism.tensorParallel", "numKVHeads 2"),
     (

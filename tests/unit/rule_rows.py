@@ -59,6 +59,27 @@ ROWS = (
         ("3", "divides numHeads"),
     ),
     Row(
+        "family-has-no-grouped-heads",
+        {"model.numKVHeads": 2},
+        {"model.numKVHeads": 4},
+        ("gpt_neox", "2", "leave it out"),
+        base={"model.architecture": "gpt_neox"},
+    ),
+    Row(
+        "family-has-no-grouped-heads",
+        {"model.architecture": "gpt_neox"},
+        {"model.architecture": "olmo2"},
+        ("gpt_neox", "2", "leave it out"),
+        base={"model.numKVHeads": 2},
+    ),
+    Row(
+        "rotary-quarter-even",
+        {"model.dim": 144},
+        {"model.dim": 160},
+        ("36", "multiple of 8"),
+        base={"model.architecture": "gpt_neox", "model.numKVHeads": None},
+    ),
+    Row(
         "tokenizer-one-source",
         {"tokenizer": {}},
         {"tokenizer": {"path": "tokenizers/a"}},

@@ -16,7 +16,8 @@ from pretrain_operator.planner.assumptions import GIB
 from pretrain_operator.planner.checkpoints import daly_interval_seconds, goodput, stall_seconds
 from pretrain_operator.planner.families import FAMILIES, Weight
 from pretrain_operator.planner.memory import memory_plan
-from pretrain_operator.planner.parameters import gathered_elements, sharded_elements
+from pretrain_operator.planner.parameters import gathered_elements, parameters, sharded_elements
+from tests.published_models import PUBLISHED, Published
 
 from .planner_rows import ROWS, Row
 from .planner_specs import row_spec, spec
@@ -39,6 +40,17 @@ def test_parameters_of_a_published_shape_are_exact(row: Row) -> None:
     assert counts.total == row.parameters
     assert counts.embedding == row.shape[1] * row.shape[5]
     assert counts.non_embedding == row.parameters - counts.embedding
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=[row.name for row in PUBLISHED])
+def test_parameters_of_a_published_model_of_any_family_are_exact(published: Published) -> None:
+    counts = parameters(published.model)
+    assert counts.total == published.parameters
+    assert counts.embedding == published.model.dim * published.model.vocab_size
+
+
+def test_published_models_are_of_every_family_but_llama() -> None:
+    assert {"llama", *(row.architecture for row in PUBLISHED)} == set(ARCHITECTURES)
 
 
 @rows

@@ -14,7 +14,8 @@ from . import codec
 from .layout import Layout
 
 # One file each in pretrain_llm/models; a test holds the two lists together.
-ARCHITECTURES = ("llama",)
+ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3")
+UNGROUPED = ("gpt_neox",)  # every attention head has its own keys and values
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..contract.config import ARCHITECTURES, ParallelismConfig, RunConfig
+from ..contract.config import ARCHITECTURES, UNGROUPED, ModelConfig, ParallelismConfig, RunConfig
 from ..errors import InputError
 from . import mesh
 
@@ -32,6 +32,7 @@ def check(config: RunConfig, world_size: int) -> None:
 def problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _names(config)
     yield from _heads(config)
+    yield from _family(config.model)
     yield from _mesh(config.parallelism, world_size)
     yield from _batches(config)
     yield from _pipeline(config)
@@ -81,6 +82,18 @@ def _heads(config: RunConfig) -> Iterator[Problem]:
             is_fixed = field.startswith("model.")
             remedy = f"Start a run under another name with a divisor of {of}."
             yield f"spec.{field}", part, message, remedy if is_fixed else f"Use a divisor of {of}."
+
+
+def _family(model: ModelConfig) -> Iterator[Problem]:
+    name, width = model.architecture, model.dim // model.num_heads
+    if name in UNGROUPED and model.num_kv_heads != model.num_heads:
+        message = f"{name} has no grouped heads"
+        remedy = f"Set it to spec.model.numHeads {model.num_heads}, or leave it out."
+        yield "spec.model.numKVHeads", model.num_kv_heads, message, remedy
+    if name == "gpt_neox" and width % 8:
+        message = f"a head is {width} wide, and {name} rotates an even quarter of it"
+        remedy = "Make spec.model.dim / numHeads a multiple of 8."
+        yield "spec.model.numHeads", model.num_heads, message, remedy
 
 
 def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pretrain_llm.contract.config import UNGROUPED
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -72,6 +74,23 @@ SHAPES = (
         "!has(self.numKVHeads) || self.numHeads % self.numKVHeads == 0",
         "numHeads %s is not divisible by numKVHeads %s; choose a numKVHeads that divides numHeads",
         ("self.numHeads", "self.numKVHeads"),
+    ),
+    Rule(
+        "family-has-no-grouped-heads",
+        "spec.model",
+        f"!(self.architecture in {list(UNGROUPED)}) || !has(self.numKVHeads)"
+        " || self.numKVHeads == self.numHeads",
+        "architecture %s has no grouped heads, but numKVHeads is %s; leave it out, or set it to"
+        " numHeads %s",
+        ("self.architecture", "self.numKVHeads", "self.numHeads"),
+    ),
+    Rule(
+        "rotary-quarter-even",
+        "spec.model",
+        "self.architecture != 'gpt_neox' || self.dim % self.numHeads != 0"
+        " || (self.dim / self.numHeads) % 2 != 0 || (self.dim / self.numHeads) % 8 == 0",
+        "dim / numHeads is %s, but gpt_neox rotates an even quarter of it; make it a multiple of 8",
+        ("self.dim / self.numHeads",),
     ),
     Rule(
         "tokenizer-one-source",

@@ -108,7 +108,7 @@ class Model(ApiModel):
         ge=256, le=1_048_576, description="Rows of the embedding; at least the tokenizer's."
     )
     rope_theta: float = Field(10000.0, gt=0, le=1e12, description="Base of the rotary embedding.")
-    norm_eps: float = Field(1e-5, gt=0, le=1, description="Epsilon of RMSNorm.")
+    norm_eps: float = Field(1e-5, gt=0, le=1, description="Epsilon of the norms.")
     tie_embeddings: bool = Field(False, description="Share the embedding with the output layer.")
 
 

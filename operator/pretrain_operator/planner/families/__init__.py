@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import llama
+from . import gpt_neox, llama, olmo2
 from .family import Family, Microbatch, Weight, Weights
 
 __all__ = ["FAMILIES", "Family", "Microbatch", "Weight", "Weights", "family"]
 
-FAMILIES: Mapping[str, Family] = {"llama": llama.FAMILY}
+FAMILIES: Mapping[str, Family] = {
+    "llama": llama.FAMILY,
+    "olmo2": olmo2.FAMILY,
+    "gpt_neox": gpt_neox.FAMILY,
+    "smollm3": llama.FAMILY,  # planned as if all blocks had the table of rotations that 3 in 4 have
+}
 
 
 def family(architecture: str) -> Family:

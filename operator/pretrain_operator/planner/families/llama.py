@@ -24,7 +24,7 @@ def _block(model: ModelConfig) -> Weights:
     dim, hidden = model.dim, model.ffn_hidden_dim
     return (
         Weight("attention_norm", (dim,)),
-        Weight("wqkv", (dim + 2 * _kv_dim(model), dim), split=0),
+        Weight("wqkv", (dim + 2 * kv_dim(model), dim), split=0),
         Weight("wo", (dim, dim), split=1),
         Weight("ffn_norm", (dim,)),
         Weight("w1", (hidden, dim), split=0),
@@ -40,7 +40,7 @@ def _head(model: ModelConfig) -> Weights:
     return (norm, Weight("lm_head", (model.vocab_size, model.dim), split=0))
 
 
-def _kv_dim(model: ModelConfig) -> int:
+def kv_dim(model: ModelConfig) -> int:
     return model.dim // model.num_heads * model.num_kv_heads
 
 
@@ -64,7 +64,7 @@ def _kept(model: ModelConfig, batch: Microbatch) -> float:
     """Norms save their input and 1/rms; the gathered outputs feed wqkv, w1 and w3; attention saves
     q, k, v, its output (which is wo's input too) and log-sum-exp; SwiGLU saves w1's and w3's
     outputs, their silu and the product."""
-    split = 2 * model.dim + 2 * model.dim + 2 * _kv_dim(model) + 4 * model.ffn_hidden_dim
+    split = 2 * model.dim + 2 * model.dim + 2 * kv_dim(model) + 4 * model.ffn_hidden_dim
     whole = 2 * model.dim
     values = (split / batch.tensor_parallel + whole) * batch.value_bytes
     float32 = (model.num_heads + 2) / batch.tensor_parallel * _FLOAT32_BYTES
@@ -76,7 +76,7 @@ def _kept_by_selective(model: ModelConfig, batch: Microbatch) -> float:
     """The block's input, attention's output and log-sum-exp, and every other matmul's output, the
     first of five saved: wqkv, w1 and, under tensor parallelism a whole partial sum, w2 (torchtitan
     0.3.0, SelectiveAC)."""
-    split = model.dim + model.dim + 2 * _kv_dim(model) + model.dim + model.ffn_hidden_dim
+    split = model.dim + model.dim + 2 * kv_dim(model) + model.dim + model.ffn_hidden_dim
     values = split / batch.tensor_parallel + model.dim
     log_sum_exp = model.num_heads / batch.tensor_parallel * _FLOAT32_BYTES
     return batch.tokens * (values * batch.value_bytes + log_sum_exp)
