@@ -21,6 +21,7 @@ from ..cluster import ApiError, Cluster, default_namespace
 from ..observed import KubernetesObject
 from .plan import register as register_plan
 from .render import json_view, run_status, summary, view
+from .simulate import register as register_simulate
 
 _WATCH_SECONDS = 2.0
 _STAGES = ("data", "coordinator", "training", "export", "postTraining", "serving")
@@ -213,4 +214,5 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=logs)
 
     register_plan(commands)
+    register_simulate(commands)
     return parser
