@@ -183,17 +183,7 @@ class Cluster:
 
     async def apply(self, body: KubernetesObject) -> dict[str, Any]:
         """Server-side apply: makes the object, or makes the fields that `body` names ours."""
-        metadata = body["metadata"]
-        path = RESOURCES[body["kind"]].path(metadata.get("namespace"), metadata["name"])
-        return await self._call(
-            "PATCH",
-            body["kind"],
-            path,
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
-            body=body,
-            content_type="application/apply-patch+yaml",
-            verb="apply",
-        )
+        return await self._apply(body)
 
     async def replace_status(self, body: KubernetesObject) -> dict[str, Any]:
         """Writes body's status; a conflict if it is not of the newest resourceVersion."""
@@ -204,12 +194,15 @@ class Cluster:
 
     async def apply_status(self, body: KubernetesObject) -> dict[str, Any]:
         """Server-side apply of the status fields that `body` names; a uid in it is a condition."""
+        return await self._apply(body, "status")
+
+    async def _apply(self, body: KubernetesObject, subresource: str = "") -> dict[str, Any]:
         metadata = body["metadata"]
-        path = RESOURCES[body["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        resource = RESOURCES[body["kind"]]
         return await self._call(
             "PATCH",
             body["kind"],
-            path,
+            resource.path(metadata.get("namespace"), metadata["name"], subresource),
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
             body=body,
             content_type="application/apply-patch+yaml",

@@ -9,7 +9,7 @@ from pretrain_operator.wire import event_object, lost_pod, status_object
 
 
 def run(uid: str = "u1") -> Run:
-    return Run("demo", "llm", uid, 1, "5", 0.0, None, None, RunStatus())
+    return Run("demo", "llm", uid, 1, None, None, RunStatus())
 
 
 def event(key: str = "Incident-1-4", message: str = "told") -> Event:

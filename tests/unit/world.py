@@ -15,7 +15,7 @@ from pretrain_operator.cache import ObjectCache, RunKey
 from pretrain_operator.cluster import RESOURCES
 from pretrain_operator.metrics import Metrics
 from pretrain_operator.names import RUN_LABEL
-from pretrain_operator.observed import ObjectKey, Observed
+from pretrain_operator.observed import Observed
 from pretrain_operator.plan import plan
 from pretrain_operator.planned import Event, Plan
 from pretrain_operator.reconcile import Reconciler
@@ -206,4 +206,4 @@ class Operator:
             self._cache.replace(kind, None, listed.items, listed.resource_version)
 
 
-__all__ = ["SETTINGS", "START", "Object", "ObjectKey", "Operator", "World", "changed", "key_of"]
+__all__ = ["SETTINGS", "START", "Object", "Operator", "World", "changed", "key_of"]

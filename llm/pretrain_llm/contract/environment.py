@@ -13,7 +13,6 @@ STORE = "PRETRAIN_STORE"  # host:port of the rendezvous store
 SLOT = "JOB_COMPLETION_INDEX"  # set by the Job controller: the node slot
 POD_NAME = "PRETRAIN_POD_NAME"
 POD_UID = "PRETRAIN_POD_UID"
-POD_IP = "PRETRAIN_POD_IP"
 NODE_NAME = "PRETRAIN_NODE_NAME"
 GRACE_SECONDS = "PRETRAIN_GRACE_SECONDS"  # the pod's terminationGracePeriodSeconds; default 30
 SCRATCH = "PRETRAIN_SCRATCH"  # default SCRATCH_PATH

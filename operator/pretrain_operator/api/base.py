@@ -5,13 +5,10 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-# Kubernetes writes these initials in capitals.
-_INITIALS = {"numKvHeads": "numKVHeads", "podIp": "podIP", "claimUid": "claimUID"}
-
 
 def _yaml_name(name: str) -> str:
-    camel = to_camel(name)
-    return _INITIALS.get(camel, camel)
+    """Kubernetes writes initials in capitals."""
+    return to_camel(name).replace("Kv", "KV")
 
 
 class ApiModel(BaseModel):

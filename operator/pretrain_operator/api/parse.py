@@ -1,4 +1,4 @@
-"""An object of the API server to a `Run` and back. Never raises for what a user can write."""
+"""An object of the API server to a `Run`. Never raises for what a user can write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..times import epoch_seconds
 from .run import Run
 from .spec import RunSpec
 from .status import RunStatus
@@ -28,10 +27,6 @@ def run_from_object(body: Mapping[str, Any]) -> Run:
         namespace=metadata.get("namespace", ""),
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
-        resource_version=metadata.get("resourceVersion", ""),
-        created_at=epoch_seconds(metadata["creationTimestamp"])
-        if metadata.get("creationTimestamp")
-        else 0.0,
         spec=spec,
         spec_error=error,
         status=_status(body.get("status")),

@@ -16,8 +16,6 @@ class Run:
     namespace: str
     uid: str
     generation: int
-    resource_version: str
-    created_at: float
     spec: RunSpec | None
     spec_error: str | None
     status: RunStatus

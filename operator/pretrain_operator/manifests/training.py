@@ -158,7 +158,6 @@ def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:
     fields = {
         environment.POD_NAME: "metadata.name",
         environment.POD_UID: "metadata.uid",
-        environment.POD_IP: "status.podIP",
         environment.NODE_NAME: "spec.nodeName",
     }
     return [

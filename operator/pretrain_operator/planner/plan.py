@@ -74,8 +74,6 @@ def _resolved(spec: RunSpec) -> RunConfig:
         namespace="",
         uid="",
         generation=0,
-        resource_version="",
-        created_at=0.0,
         spec=spec,
         spec_error=None,
         status=RunStatus(),
