@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _BOUND_CLAIM_SECONDS = 300.0  # a claim is not watched; how long what was read of it holds
 _UNBOUND_CLAIM_SECONDS = 15.0
+_INVALID = 422
 _OLDEST_EVENT_SECONDS = 3600.0  # an Event lives so long: an older story has been told
 
 
@@ -249,7 +250,8 @@ class Reconciler:
             failed = lost_pod(key.namespace, metadata["name"], metadata["uid"], now)
             self._cache.put(await self._cluster.apply_status(failed))
         except ApiError as error:
-            if not (error.is_not_found or error.is_conflict):
+            # Gone, or made anew under its name: another uid is refused as invalid.
+            if not (error.is_not_found or error.is_conflict or error.code == _INVALID):
                 raise
 
     async def _delete(

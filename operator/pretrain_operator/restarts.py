@@ -265,15 +265,16 @@ def _stop(fault: Fault) -> Stop:
 
 
 def _is_barren(status: RunStatus) -> bool:
-    """No step was made between the newest incidents of this attempt that were charged."""
-    charged = [
-        item
-        for item in status.incidents
-        if item.attempt == status.attempt and item.budget != "None"
-    ][-BARREN_INCIDENTS:]
+    """No step was made since the third-newest incident of this attempt that was charged.
+
+    Uncharged ones in between count as recoveries: a drain that cuts one short gets its first step.
+    """
+    incidents = [item for item in status.incidents if item.attempt == status.attempt]
+    charged = [at for at, item in enumerate(incidents) if item.budget != "None"]
     if len(charged) < BARREN_INCIDENTS:
         return False
-    return all(item.first_step_seconds is None for item in charged[:-1])
+    since = incidents[charged[-BARREN_INCIDENTS] : -1]
+    return all(item.first_step_seconds is None for item in since)
 
 
 def _step(document: StatusDocument) -> int:

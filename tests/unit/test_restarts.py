@@ -4,14 +4,51 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import Incident
-from pretrain_operator import conditions
+from pretrain_operator import conditions, restarts
+from pretrain_operator.api.status import IncidentStatus, RunStatus
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
 from .simulation import Simulation, kill_worker, node, power_off_node
 from .test_plan_scenarios import settle, started, state, step, summary, until
+
+
+def _incident(number: int, budget: str, *, stepped: bool) -> IncidentStatus:
+    return IncidentStatus(
+        attempt=1,
+        round=number,
+        time=timestamp(float(number)),
+        fault_class="WorkerKilled",
+        cause="a worker was killed",
+        budget=budget,
+        level="WorkerRestart",
+        first_step_seconds=1.0 if stepped else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "barren"),
+    [
+        ("I. I. I.", True),
+        ("I. I.", False),
+        ("I+ I. I.", False),
+        ("I. I+ I.", False),
+        ("I. N+ I. N+ I.", False),  # drains cut recoveries short, and steps were made after each
+        ("I. N. I. N. I.", True),
+        ("I+ I. I. I.", True),
+    ],
+)
+def test_incidents_without_a_step_between_them_are_barren(told: str, barren: bool):
+    budgets = {"I": "Infrastructure", "N": "None"}
+    incidents = tuple(
+        _incident(number, budgets[mark[0]], stepped=mark[1] == "+")
+        for number, mark in enumerate(told.split(), start=1)
+    )
+    assert restarts._is_barren(RunStatus(attempt=1, incidents=incidents)) is barren
 
 
 def training() -> Simulation:
