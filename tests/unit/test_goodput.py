@@ -1,4 +1,4 @@
-"""Every moment of a run has one place, whatever breaks, whoever is away, whichever clock is wrong."""
+"""Every moment of a run has one place, whatever breaks, and whoever is away."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_coordinator_whose_clock_is_wrong_changes_nothing():
     def broken(document: StatusDocument) -> StatusDocument:
         skewed = incident(document, start + 20.0 - 500.0, 50, 39)
         skewed = at_step(skewed, 60, start + 50.0 - 500.0)
-        return replace(skewed, time=document.time - 500.0)
+        return replace(skewed, time=document.time - 500.0, started_at=document.started_at - 500.0)
 
     expected = {"Recovery": 10.0, "LostSteps": 10.0, "Productive": 30.0}
     assert seen(simulation, 51.0, broken) == expected
@@ -251,6 +251,7 @@ def test_suspension_is_booked_until_the_run_goes_on_and_then_its_start():
     before = training_of(simulation)
     simulation.world.edit(suspend=True)
     until(simulation, lambda: conditions.state(simulation.world.status) == conditions.SUSPENDED)
+    simulation.tick()  # the coordinator goes
     simulation.world.now += 3600.0
     simulation.world.edit(suspend=False)
     settle(simulation)
