@@ -85,8 +85,7 @@ def current(status: RunStatus, now: float) -> TrainingStatus | None:
     until = epoch_seconds(account.until)
     if account.activity not in _LASTING or now <= until:
         return training
-    seconds = {account.activity: now - until}
-    return _with_seconds(training, 0.0, seconds)
+    return _with_seconds(training, 0.0, {str(account.activity): now - until})
 
 
 def _opened(

@@ -129,7 +129,7 @@ def _figures(status: RunStatus) -> tuple[object, ...]:
     return (shown, status.checkpoints.latest)
 
 
-_NOT_FIGURES = {
+_NOT_FIGURES: dict[str, object] = {
     "updated_at": None,
     "goodput": None,
     "productive_seconds": 0.0,
