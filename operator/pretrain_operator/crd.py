@@ -31,6 +31,7 @@ COLUMNS = (
     ("Step", "integer", ".status.training.step"),
     ("Loss", "number", ".status.training.loss"),
     ("Tokens/s", "number", ".status.training.tokensPerSecond"),
+    ("Goodput", "number", ".status.training.goodput"),
     ("Restarts", "integer", ".status.budgets.total"),
     ("Nodes", "integer", ".status.training.nodes"),
     ("Checkpoint", "integer", ".status.checkpoints.latest.step"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Count
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -20,9 +20,10 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from . import goodput
 from .api.status import RunStatus
 from .cache import RunKey
 from .conditions import PENDING, state
@@ -121,6 +122,31 @@ class Metrics:
                 if value is not None:
                     family.add_metric(list(key), value)
             yield family
+        yield from _time_families(runs, time.time())
+
+
+def _time_families(runs: Mapping[RunKey, RunStatus], now: float) -> Iterator[Metric]:
+    """From the status, so a counter goes on where the operator before this one was."""
+    labels = ["namespace", "run"]
+    ratio = GaugeMetricFamily(
+        "pretrain_run_goodput_ratio", "Productive time of the time since admission.", labels=labels
+    )
+    productive = CounterMetricFamily(
+        "pretrain_run_productive_seconds", "Time of steps made for the first time.", labels=labels
+    )
+    badput = CounterMetricFamily(
+        "pretrain_run_badput_seconds", "All other time up to Trained.", labels=[*labels, "cause"]
+    )
+    for key, status in runs.items():
+        training = goodput.current(status, now)
+        if training is None or training.account is None:
+            continue
+        if training.goodput is not None:
+            ratio.add_metric(list(key), training.goodput)
+        productive.add_metric(list(key), training.productive_seconds)
+        for cause in goodput.CAUSES:
+            badput.add_metric([*key, cause], training.badput_seconds.get(cause, 0.0))
+    yield from (ratio, productive, badput)
 
 
 def _value(status: RunStatus, path: str) -> float | None:

@@ -7,7 +7,7 @@ it. The status is committed before anything is touched, so a crash in between co
 
 from __future__ import annotations
 
-from . import children, conditions, progress, restarts, stages, summary
+from . import children, conditions, goodput, progress, restarts, stages, summary
 from .api.status import RunStatus
 from .case import Case
 from .config import SpecError, run_config
@@ -60,6 +60,7 @@ def next_status(case: Case, settings: Settings) -> RunStatus:
 def _shown(case: Case, status: RunStatus, settings: Settings, stop: Stop | None) -> RunStatus:
     status = summary.with_serving(case, status, settings)
     status = summary.with_conditions(case, status, stop)
+    status = goodput.with_account(case, status)
     return stages.with_times(case, status)
 
 
@@ -73,6 +74,6 @@ def _requeue_after_seconds(
 ) -> float | None:
     if not may_apply:
         return _LOOK_AGAIN_SECONDS
-    if shown != status and shown == run.status:
+    if shown == run.status and progress.is_behind(shown, status):
         return settings.status_interval_seconds  # figures wait to be written
     return None

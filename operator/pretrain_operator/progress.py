@@ -15,6 +15,7 @@ from .api.status import (
     CheckpointStatus,
     QuarantineStatus,
     RunStatus,
+    TimeAccount,
     TrainingStatus,
 )
 from .case import Case
@@ -42,7 +43,7 @@ def throttled(old: RunStatus, new: RunStatus, now: float, interval_seconds: floa
         written = old.training.updated_at if old.training else None
         if written is not None and now - epoch_seconds(written) < interval_seconds:
             return old
-        if _figures(old) == _figures(new):
+        if not is_behind(old, new):
             return old
     if new.training is None:
         return new
@@ -117,14 +118,32 @@ def _quarantine(report: QuarantinedReport) -> QuarantineStatus:
     )
 
 
+def is_behind(old: RunStatus, new: RunStatus) -> bool:
+    """Whether `new` has figures that `old` has not. Time that was only waited is none of them."""
+    return _figures(old) != _figures(new)
+
+
 def _figures(status: RunStatus) -> tuple[object, ...]:
     training = status.training
-    shown = training.model_copy(update={"updated_at": None}) if training else None
+    shown = training.model_copy(update=_NOT_FIGURES) if training else None
     return (shown, status.checkpoints.latest)
 
 
+_NOT_FIGURES: dict[str, object] = {
+    "updated_at": None,
+    "goodput": None,
+    "productive_seconds": 0.0,
+    "badput_seconds": {},
+    "account": None,
+}
+
+
 def _without_figures(status: RunStatus) -> RunStatus:
-    """What is worth a write at once. The first figures of a run are."""
+    """What is worth a write at once. The first figures of a run are, and what it does."""
     checkpoints = status.checkpoints.model_copy(update={"latest": None})
-    training = TrainingStatus() if status.training else None
+    training = status.training and TrainingStatus(
+        step=min(1, status.training.step),
+        account=status.training.account
+        and TimeAccount(activity=status.training.account.activity, until=""),
+    )
     return status.model_copy(update={"training": training, "checkpoints": checkpoints})

@@ -15,6 +15,7 @@ from pretrain_llm.contract.reports import FaultReport, QuarantinedReport, SavedR
 from pretrain_llm.contract.results import StageResult, TerminationMessage
 from pretrain_llm.contract.status import (
     AgentStatus,
+    FirstStep,
     Incident,
     Progress,
     StatusDocument,
@@ -27,6 +28,9 @@ from .world import Object, World, key_of
 
 TICK_SECONDS = 5.0
 STEPS_A_TICK = 10
+STALL_SECONDS = 0.1
+RESTORE_SECONDS = 1.0
+FIRST_STEP_SECONDS = 0.5
 # The Job controller takes it away once the pod has ended, and not before: see wire.lost_pod.
 _FINALIZERS = {"Job": ["batch.kubernetes.io/job-tracking"]}
 
@@ -263,15 +267,22 @@ class Simulation:
         progress = Progress(
             step, self.total_steps, 10.0 / step, 10.0, step * 4096, 1000.0, 0.5, self.world.now
         )
-        checkpoint = SavedReport(step, f"/ckpt/step-{step}", 1, self.world.now, 0.1)
+        checkpoint = SavedReport(step, f"/ckpt/step-{step}", 1, self.world.now, STALL_SECONDS)
+        first = FirstStep(last + 1, self._first_step_time(document))
         return _recovered(
             replace(
                 document,
                 progress=progress,
+                first_step=document.first_step or first,
                 latest_checkpoint=checkpoint,
+                stall_seconds=document.stall_seconds + STALL_SECONDS,
                 finished=step == self.total_steps,
             )
         )
+
+    def _first_step_time(self, document: StatusDocument) -> float:
+        formed = document.round_formed_at or self.world.now
+        return formed + RESTORE_SECONDS + FIRST_STEP_SECONDS
 
     def _faults(self) -> None:
         document = self.world.document
@@ -281,7 +292,11 @@ class Simulation:
 
 
 def _recovering(document: StatusDocument) -> StatusDocument:
-    return _with_last_incident(document, reschedule_seconds=1.0)
+    if not document.incidents or document.round_formed_at is None:
+        return document
+    last = document.incidents[-1]
+    seconds = document.round_formed_at - last.time - (last.detect_seconds or 0.0)
+    return _with_last_incident(document, reschedule_seconds=seconds)
 
 
 def _recovered(document: StatusDocument) -> StatusDocument:
@@ -289,7 +304,10 @@ def _recovered(document: StatusDocument) -> StatusDocument:
         return document
     step = document.incidents[-1].last_step
     return _with_last_incident(
-        document, restore_seconds=1.0, first_step_seconds=0.5, resumed_step=step
+        document,
+        restore_seconds=RESTORE_SECONDS,
+        first_step_seconds=FIRST_STEP_SECONDS,
+        resumed_step=step,
     )
 
 

@@ -167,3 +167,15 @@ def test_chat_question_is_found_before_and_after_the_options(arguments: list[str
     options = commands._parsed(arguments)
     assert (options.run, options.namespace) == ("demo", "llm")
     assert options.question == "What is a list?"
+
+
+def test_view_tells_where_the_time_went_up_to_now():
+    account = {"activity": "Suspended", "until": "2026-01-01T10:59:00.000000Z"}
+    training = {
+        "productiveSeconds": 180.0,
+        "goodput": 0.9,
+        "badputSeconds": {"Starting": 20.0},
+        "account": account,
+    }
+    text = shown(run(conditions=[condition("Unknown", "Suspended")], training=training))
+    assert "goodput 69.2%   Suspended 1m 00s   Starting 20s" in text

@@ -266,6 +266,19 @@ def test_new_coordinator_is_told_what_the_last_one_knew() -> None:
     assert new.rounds.highest_step == 3
 
 
+def test_start_is_over_with_the_first_step_and_stalls_are_summed_and_carried() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(1, T0 + 1), step(2, T0 + 2))
+    for at, seconds in ((2, 0.5), (4, 0.25), (100, 8.0)):  # no step waits for the last save
+        saved = SavedReport(at, f"step-{at}", 7, T0, seconds)
+        run.report("a", T0 + 3, AgentEvent(worker=WorkerReport(0, 1, saved=saved)))
+    told = run.status
+    assert told.first_step == status.FirstStep(1, T0 + 1)
+    assert told.stall_seconds == 0.75
+    new = ledger.status(told_by_spare(ledger.view(run.ledger).carried), T0 + 9)
+    assert (new.first_step, new.stall_seconds) == (None, 0.75)
+
+
 def told_by_spare(carried: Carried) -> Ledger:
     identity = Identity("run", attempt=1, total_steps=100, coordinator="two")
     opened = ledger.opened(identity, Policy(nodes=2, spares=1), T0 + 9)

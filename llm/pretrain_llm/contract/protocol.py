@@ -48,6 +48,7 @@ class Carried:
     replay: Replay = field(default_factory=Replay)
     latest_step: StepReport | None = None
     latest_checkpoint: SavedReport | None = None
+    stall_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class FirstStep:
+    """The first step that a coordinator heard of: there the attempt's start is over."""
+
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
 class Replay:
     """Steps that were run again after a restart: on CPU the losses must be equal."""
 
@@ -92,8 +100,10 @@ class StatusDocument:
     waiting_for: str | None = None  # why there is no round, in words
     agents: tuple[AgentStatus, ...] = ()
     progress: Progress | None = None
+    first_step: FirstStep | None = None
     replay: Replay = Replay()
     latest_checkpoint: SavedReport | None = None
+    stall_seconds: float = 0.0  # of all saves of the attempt, but for the one after the last step
     quarantined: tuple[QuarantinedReport, ...] = ()
     incidents: tuple[Incident, ...] = ()  # oldest first, bounded
     finished: bool = False  # all agents of the round left after the last step

@@ -107,8 +107,10 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         waiting_for=ledger.rounds.waiting_for,
         agents=rounds.agent_statuses(ledger.rounds),
         progress=progress.progress(ledger.trained, ledger.identity.total_steps),
+        first_step=progress.first_step(ledger.trained),
         replay=ledger.trained.replay,
         latest_checkpoint=saved.latest(ledger.saved),
+        stall_seconds=ledger.trained.stall_seconds,
         quarantined=ledger.quarantined,
         incidents=tuple(recovery.incident for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
@@ -150,7 +152,9 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
         return replace(ledger, recoveries=recoveries, saved=known)
     if report.saved:
         known = saved.with_saved(ledger.saved, report.saved, ledger.quarantined)
-        return replace(ledger, saved=known)
+        total_steps = ledger.identity.total_steps
+        trained = progress.saved(ledger.trained, report.saved, total_steps)
+        return replace(ledger, saved=known, trained=trained)
     if report.quarantined:
         kept = (*ledger.quarantined, report.quarantined)[-KEPT_QUARANTINED:]
         known = saved.with_quarantined(ledger.saved, report.quarantined)

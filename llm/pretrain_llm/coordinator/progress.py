@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from ..contract.protocol import Carried
 from ..contract.reports import SavedReport, StepReport
-from ..contract.status import Progress, Replay
+from ..contract.status import FirstStep, Progress, Replay
 
 KEPT_LOSSES = 10_000
 KEPT_DURATIONS = 51
@@ -23,10 +23,12 @@ KEPT_DURATIONS = 51
 class Trained:
     losses: Mapping[int, float] = field(default_factory=dict)  # by step; never changed in place
     step_seconds: tuple[float, ...] = ()  # of the newest steps
+    first: StepReport | None = None  # of all that this coordinator heard of
     latest: StepReport | None = None
     initial_loss: float | None = None
     highest_step: int = 0
     replay: Replay = field(default_factory=Replay)
+    stall_seconds: float = 0.0  # of all saves
 
 
 def stepped(trained: Trained, step: StepReport) -> Trained:
@@ -34,9 +36,11 @@ def stepped(trained: Trained, step: StepReport) -> Trained:
     if len(losses) > KEPT_LOSSES:
         del losses[min(losses)]
     is_replayed = step.step in trained.losses
-    return Trained(
+    return replace(
+        trained,
         losses=losses,
         step_seconds=(*trained.step_seconds, step.seconds)[-KEPT_DURATIONS:],
+        first=trained.first or step,
         latest=step,
         initial_loss=step.loss if trained.initial_loss is None else trained.initial_loss,
         highest_step=max(trained.highest_step, step.step),
@@ -44,8 +48,16 @@ def stepped(trained: Trained, step: StepReport) -> Trained:
     )
 
 
+def saved(trained: Trained, report: SavedReport, total_steps: int) -> Trained:
+    """No step waits for the save after the last one."""
+    if report.step >= total_steps:
+        return trained
+    return replace(trained, stall_seconds=trained.stall_seconds + report.stall_seconds)
+
+
 def reminded(trained: Trained, carried: Carried) -> Trained:
     """With what an agent remembers from the coordinator before this one."""
+    trained = replace(trained, stall_seconds=max(trained.stall_seconds, carried.stall_seconds))
     if carried.initial_loss is None or carried.replay.steps < trained.replay.steps:
         return trained
     return replace(
@@ -64,7 +76,12 @@ def carried(trained: Trained, checkpoint: SavedReport | None) -> Carried:
         replay=trained.replay,
         latest_step=trained.latest,
         latest_checkpoint=checkpoint,
+        stall_seconds=trained.stall_seconds,
     )
+
+
+def first_step(trained: Trained) -> FirstStep | None:
+    return FirstStep(trained.first.step, trained.first.time) if trained.first else None
 
 
 def progress(trained: Trained, total_steps: int) -> Progress | None:

@@ -25,6 +25,32 @@ class Condition(ApiModel):
     observed_generation: int = 0
 
 
+BadputCause = Literal[
+    "Preparing",
+    "Queued",
+    "Starting",
+    "Recovery",
+    "LostSteps",
+    "CheckpointStall",
+    "Suspended",
+    "Stopped",
+    "Finishing",
+]
+Activity = Literal[
+    "Preparing", "Queued", "Starting", "Stepping", "Recovery", "Suspended", "Stopped", "Finished"
+]
+
+
+class TimeAccount(ApiModel):
+    """How far the time of the run is booked. It goes on from here, whoever the operator is."""
+
+    activity: Activity = Field(description="What the run does since `until`.")
+    until: str = Field(description="All time before is booked.")
+    step: int = Field(0, description="Last step that is booked.")
+    highest_step: int = Field(0, description="Steps up to it are lost when made again.")
+    stall_seconds: float = Field(0.0, description="Of the coordinator's count, booked so far.")
+
+
 class TrainingStatus(ApiModel):
     step: int = 0
     total_steps: int = 0
@@ -40,6 +66,14 @@ class TrainingStatus(ApiModel):
     replayed_max_loss_difference: float = Field(
         0.0, description="Largest difference of the loss between two runs of one step."
     )
+    goodput: float | None = Field(
+        None, description="Productive time of the time since the run was admitted, 0 to 1."
+    )
+    productive_seconds: float = Field(0.0, description="Steps made for the first time.")
+    badput_seconds: dict[str, float] = Field(
+        {}, description="All other time, by cause; with the productive, the time up to the account."
+    )
+    account: TimeAccount | None = None
 
 
 class CheckpointStatus(ApiModel):

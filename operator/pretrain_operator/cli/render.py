@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from .. import goodput
 from ..api.status import Condition, IncidentStatus, RunStatus, StageTime
 from ..conditions import PENDING, SUCCEEDED, condition
 from ..observed import KubernetesObject
@@ -136,6 +137,7 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
             f"loss {loss}   tokens {amount(training.tokens)}   "
             f"tokens/s {amount(training.tokens_per_second)}   nodes {training.nodes}{mfu}"
         )
+    yield from _time(status, now)
     latest = status.checkpoints.latest
     saved = (
         f"step {latest.step}, {duration(now - epoch_seconds(latest.time))} ago" if latest else _NONE
@@ -146,6 +148,17 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
     if status.serving is not None and status.serving.url:
         ready = f"{status.serving.ready_replicas} ready"
         yield Text(f"serving {status.serving.url} ({ready})")
+
+
+def _time(status: RunStatus, now: float) -> Iterator[RenderableType]:
+    """Goodput, and where the rest of the time went, most first."""
+    training = goodput.current(status, now)
+    if training is None or training.goodput is None:
+        return
+    lost = sorted(training.badput_seconds.items(), key=lambda item: -item[1])
+    causes = "   ".join(f"{cause} {duration(seconds)}" for cause, seconds in lost)
+    line = Text(f"goodput {training.goodput:.1%}")
+    yield line.append(f"   {causes}", style="dim")
 
 
 def _incidents(incidents: Sequence[IncidentStatus]) -> Iterator[RenderableType]:
