@@ -67,6 +67,11 @@ def carried(trained: Trained, checkpoint: SavedReport | None) -> Carried:
     )
 
 
+def median_step_seconds(trained: Trained) -> float:
+    """Of the newest steps; 0 before the first."""
+    return statistics.median(trained.step_seconds or (0.0,))
+
+
 def progress(trained: Trained, total_steps: int) -> Progress | None:
     step = trained.latest
     if step is None or trained.initial_loss is None:
