@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pretrain_llm.contract import exit_codes
-from pretrain_llm.contract.status import Incident, StatusDocument
+from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
 
 from . import conditions, faults, node_facts, pod_facts
 from .api.status import (
@@ -34,6 +34,7 @@ from .times import micro_timestamp, timestamp
 
 BARREN_INCIDENTS = 3  # in a row without a step between them
 START_FAILURES = 3  # of one slot's pods, none of which joined a round
+STACKS_SECONDS = 5.0  # that agents have to say where a stalled round's workers stood
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,19 @@ def _heard(status: RunStatus, document: StatusDocument) -> RunStatus:
 def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:
     previous: Incident | None = None
     for incident in document.incidents:
+        if _is_being_told(incident, document):
+            return
         yield incident, faults.fault(evidence(case, incident, previous))
         previous = incident
+
+
+def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
+    """Agents of a stalled round say where their workers stood before the next round is formed: a
+    suspect is named once, and not from the stacks of the fastest agents alone.
+    """
+    is_open = document.broken and document.round == incident.round
+    told_by = incident.time + (incident.detect_seconds or 0.0) + STACKS_SECONDS
+    return incident.evidence == STALLED and is_open and document.time < told_by
 
 
 def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evidence:
