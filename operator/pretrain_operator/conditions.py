@@ -61,6 +61,7 @@ REACHED = (COMPLETED, SERVING)
 INVALID_SPEC = "InvalidSpec"
 BAD_INPUT = "BadInput"
 OUT_OF_MEMORY = "OutOfMemory"
+STORAGE_FULL = "StorageFull"
 DO_NOT_RESTART = "DoNotRestart"
 FAULT_BUDGET_SPENT = "FaultBudgetSpent"
 NO_PROGRESS = "NoProgress"
@@ -69,6 +70,7 @@ STOPPED = (
     INVALID_SPEC,
     BAD_INPUT,
     OUT_OF_MEMORY,
+    STORAGE_FULL,
     DO_NOT_RESTART,
     FAULT_BUDGET_SPENT,
     NO_PROGRESS,

@@ -14,11 +14,12 @@ from pretrain_llm.contract import exit_codes
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    STALLED,
     STOP_REQUESTED,
     WORKER_EXIT,
 )
 
-from . import conditions
+from . import conditions, fault_messages
 
 Level = Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
 Budget = Literal["Infrastructure", "Application", "None"]
@@ -36,11 +37,14 @@ class Evidence:
     exit_code: int | None = None  # None where a signal ended the process
     signal: int | None = None
     out_of_memory: bool = False  # the kernel's OOM killer
-    message: str | None = None  # the program's own
+    message: str | None = None  # the program's own; of a stall, what its stacks say
     steps_since_start: int | None = None  # by the broken round; None: unknown
     disruption: str | None = None  # why the pod was taken away; None: it was not
+    disruption_words: str | None = None  # of whoever took it
     pod_gone: bool = False
     node_ready: bool | None = None  # None: not known
+    node_problem: str | None = None  # what a health daemon says of it
+    node_cordoned: bool = False
     rank: int | None = None
     pod: str | None = None
     node: str | None = None
@@ -81,11 +85,13 @@ class Fault:
             f"limit {seen.memory_limit}" if seen.out_of_memory and seen.memory_limit else "",
         ]
         where = ", ".join(filter(None, place))
+        words = seen.message or seen.disruption_words
         return "".join(
             (
                 _detailed(self.row.words, seen),
                 f" ({where})" if where else "",
-                f": {seen.message}" if seen.message else "",
+                f"; the node says {seen.node_problem}" if seen.node_problem else "",
+                f": {words}" if words else "",
             )
         )
 
@@ -109,6 +115,11 @@ def _is_device_memory(seen: Evidence) -> bool:
 
 def _has_lost_pod(seen: Evidence) -> bool:
     return seen.kind in (LEASE_EXPIRED, AGENT_RESTARTED, POD_FAILED)
+
+
+def _says(test: Callable[[str], bool]) -> Callable[[Evidence], bool]:
+    """Whether the program's own error says so."""
+    return lambda seen: seen.kind != STALLED and bool(seen.message) and test(seen.message or "")
 
 
 TABLE = (
@@ -177,11 +188,46 @@ TABLE = (
         "the pod's memory limit was exceeded",
     ),
     Row(
+        "NonFinite",
+        _says(fault_messages.is_non_finite),
+        "WorkerRestart",
+        "Application",
+        "the loss or the gradient was not finite",
+    ),
+    Row(
+        "StorageFull",
+        _says(fault_messages.is_storage_full),
+        "Stop",
+        "Application",
+        "no space was left to write to",
+        conditions.STORAGE_FULL,
+        "Enlarge the volume that the message names, or lower checkpoint.keepLatest; a change of"
+        " the spec starts the run again.",
+    ),
+    Row(
         "NodeLost",
         lambda seen: _has_lost_pod(seen) and seen.node_ready is False,
         "NodeReplacement",
         "Infrastructure",
         "a node stopped answering",
+    ),
+    Row(
+        "DiskPressure",
+        lambda seen: (
+            _has_lost_pod(seen)
+            and seen.disruption is not None
+            and fault_messages.is_disk_pressure(seen.disruption_words or "")
+        ),
+        "NodeReplacement",
+        "Infrastructure",
+        "a pod was evicted because its node's disk was full",
+    ),
+    Row(
+        "NodeCordoned",
+        lambda seen: _has_lost_pod(seen) and seen.node_cordoned,
+        "NodeReplacement",
+        "Infrastructure",
+        "a pod was lost on a cordoned node",
     ),
     Row(
         "PodLost",
@@ -196,6 +242,41 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "an agent stopped answering",
+    ),
+    Row(
+        "NodeUnhealthy",
+        lambda seen: seen.kind in (WORKER_EXIT, STALLED) and seen.node_problem is not None,
+        "WorkerRestart",
+        "Infrastructure",
+        "a worker failed on an unhealthy node",
+    ),
+    Row(
+        "DeviceBroken",
+        _says(fault_messages.is_hardware),
+        "WorkerRestart",
+        "Infrastructure",
+        "a device or its links broke",
+    ),
+    Row(
+        "CollectiveTimeout",
+        _says(fault_messages.is_collective_timeout),
+        "WorkerRestart",
+        "Application",
+        "a collective timed out",
+    ),
+    Row(
+        "Hang",
+        lambda seen: seen.kind == STALLED,
+        "WorkerRestart",
+        "Application",
+        "no step came, and no worker had ended",
+    ),
+    Row(
+        "DeviceError",
+        _says(fault_messages.is_device),
+        "WorkerRestart",
+        "Application",
+        "a program failed on the device",
     ),
     Row(
         "WorkerKilled",

@@ -126,6 +126,13 @@ def disruption(pod: KubernetesObject) -> str | None:
     return "Evicted" if pod.get("status", {}).get("reason") == "Evicted" else None
 
 
+def disruption_words(pod: KubernetesObject) -> str | None:
+    """Of whoever took the pod away."""
+    found = condition(pod, "DisruptionTarget") or {}
+    words = pod.get("status", {}).get("message") or found.get("message")
+    return str(words) if words else None
+
+
 def problem(pod: KubernetesObject, template_field: str) -> Problem | None:
     """The first thing that keeps a pod from running, in words, with what to do.
 

@@ -106,10 +106,19 @@ def _checkpoints(old: Checkpoints, document: StatusDocument) -> Checkpoints:
             stall_seconds=saved.stall_seconds,
         )
     told = tuple(_quarantine(report) for report in document.quarantined)
+    if latest is not None and saved is None and any(_is_of(entry, latest) for entry in told):
+        latest = None  # the coordinator knows of no other yet
     known = {(entry.path, entry.time) for entry in old.quarantined}
     new = tuple(entry for entry in told if (entry.path, entry.time) not in known)
     kept = (*old.quarantined, *new)[-_KEPT_QUARANTINED:]
     return Checkpoints(latest=latest, quarantined=kept)
+
+
+def _is_of(quarantined: QuarantineStatus, saved: CheckpointStatus) -> bool:
+    """Whether that very checkpoint was moved away; one saved again since is another."""
+    return quarantined.step == saved.step and epoch_seconds(quarantined.time) >= epoch_seconds(
+        saved.time
+    )
 
 
 def _quarantine(report: QuarantinedReport) -> QuarantineStatus:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pretrain_llm.contract import exit_codes
-from pretrain_llm.contract.status import Incident, StatusDocument
+from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
 
-from . import conditions, faults, pod_facts
+from . import conditions, faults, node_facts, pod_facts
 from .api.status import (
     MAX_INCIDENTS,
     Budgets,
@@ -34,6 +34,7 @@ from .times import micro_timestamp, timestamp
 
 BARREN_INCIDENTS = 3  # in a row without a step between them
 START_FAILURES = 3  # of one slot's pods, none of which joined a round
+STACKS_SECONDS = 5.0  # that agents have to say where a stalled round's workers stood
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,25 @@ def _heard(status: RunStatus, document: StatusDocument) -> RunStatus:
 def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:
     previous: Incident | None = None
     for incident in document.incidents:
+        if _is_being_told(incident, document):
+            return
         yield incident, faults.fault(evidence(case, incident, previous))
         previous = incident
+
+
+def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
+    """Agents of a stalled round say where their workers stood before the next round is formed: a
+    suspect is named once, and not from the stacks of the fastest agents alone.
+    """
+    is_open = document.broken and document.round == incident.round
+    told_by = incident.time + (incident.detect_seconds or 0.0) + STACKS_SECONDS
+    return incident.evidence == STALLED and is_open and document.time < told_by
 
 
 def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evidence:
     """What the coordinator, the pod and the node say of one incident."""
     first = incident.first_fault
+    node = case.observed.nodes.get(incident.node or "")
     pod = case.observed.get("Pod", incident.agent) if incident.agent else None
     ended = pod_facts.termination(pod) if pod is not None else None
     return Evidence(
@@ -117,16 +130,36 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
         signal=first.signal if first else None,
         out_of_memory=bool((first and first.out_of_memory) or (ended and ended.out_of_memory)),
-        message=first.error_message if first else None,
+        message=first.error_message if first else _stall_words(incident),
         steps_since_start=_steps_since_start(incident, previous),
         disruption=pod_facts.disruption(pod) if pod is not None else None,
+        disruption_words=pod_facts.disruption_words(pod) if pod is not None else None,
         pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
         node_ready=_node_ready(case, incident.node),
-        rank=first.rank if first else None,
+        node_problem=node_facts.problem(node) if node is not None else None,
+        node_cordoned=node is not None and node_facts.is_cordoned(node),
+        rank=_rank(incident),
         pod=incident.agent,
         node=incident.node,
         memory_limit=pod_facts.memory_limit(pod) if pod is not None else None,
     )
+
+
+def _rank(incident: Incident) -> int | None:
+    if incident.first_fault is not None:
+        return incident.first_fault.rank
+    return incident.suspects[0].rank if incident.suspects else None
+
+
+def _stall_words(incident: Incident) -> str | None:
+    """Whom a stall's stacks blame, where that rank stood, and where all of them are."""
+    if incident.stacks_path is None and not incident.suspects:
+        return None
+    told = [f"rank {suspect.rank}: {suspect.reason}" for suspect in incident.suspects]
+    words = "; ".join(told) or "no rank stands out"
+    if incident.suspects and incident.suspects[0].frames:
+        words += f", at {' < '.join(incident.suspects[0].frames)}"
+    return words + (f"; stacks in {incident.stacks_path}" if incident.stacks_path else "")
 
 
 def _steps_since_start(incident: Incident, previous: Incident | None) -> int | None:
@@ -378,6 +411,7 @@ def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Eviden
         message=ended.words if ended else None,
         steps_since_start=steps_since_start,
         disruption=pod_facts.disruption(pod),
+        disruption_words=pod_facts.disruption_words(pod),
         pod=pod["metadata"]["name"],
         node=pod_facts.node_name(pod),
         memory_limit=pod_facts.memory_limit(pod),

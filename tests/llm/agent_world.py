@@ -30,9 +30,10 @@ DEADLINE_SECONDS = 60.0
 
 
 def small_run(nodes: int, spares: int = 0, devices_per_node: int = 1) -> RunConfig:
-    """A run whose workers are small_worker's, which reads nothing of it."""
+    """A run whose workers are small_worker's: they read nothing of it, and end when told to."""
     shape = {"count": nodes, "spares": spares, "devices_per_node": devices_per_node}
-    return run_config(Path("unused"), "small", nodes=shape)
+    endless = {"steps": 1_000_000}
+    return run_config(Path("unused"), "small", nodes=shape, training=endless)
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:

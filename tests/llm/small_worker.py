@@ -2,14 +2,17 @@
 
 Its state is one number; its loss depends on the step alone, so replayed steps must agree. It is
 steered by files in its folder, so that tests need no clock: `finish` ends it at the next step,
-`bad-input` makes it refuse its input, `deaf` leaves SIGTERM to the kernel.
+`bad-input` makes it refuse its input, `deaf` leaves SIGTERM to the kernel, and a rank that finds
+`deadlock-RANK` or `hold-gil-RANK`, which it removes, never comes to its next collective.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,12 +21,29 @@ import torch.distributed as dist
 
 from pretrain_llm import reports
 from pretrain_llm.contract import environment, exit_codes
-from pretrain_llm.contract.reports import RestoredReport, SavedReport, StepReport, WorkerReport
+from pretrain_llm.contract.reports import (
+    RestoredReport,
+    SavedReport,
+    SavingReport,
+    StepReport,
+    WorkerReport,
+)
 from pretrain_llm.errors import InputError
 
 FOLDER = "SMALL_WORKER_FOLDER"
 STEP_SECONDS = 0.02
 CHECKPOINT_INTERVAL = 25
+
+
+def take_twice() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def hold_gil() -> None:
+    """PyDLL, unlike CDLL, keeps the GIL during a call."""
+    ctypes.PyDLL(None).sleep(3600)
 
 
 class SmallWorker:
@@ -43,6 +63,7 @@ class SmallWorker:
 
     def save(self) -> None:
         if self.rank == 0:
+            self.report(saving=SavingReport(self.step, time.time()))
             part = self.folder / "checkpoint.part"
             part.write_text(str(self.step))
             part.replace(self.folder / "checkpoint")
@@ -55,8 +76,22 @@ class SmallWorker:
         dist.all_reduce(wishes)
         return bool(wishes.item())
 
+    def is_told_once(self, name: str) -> bool:
+        try:
+            (self.folder / f"{name}-{self.rank}").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def hang_if_told(self) -> None:
+        if self.is_told_once("deadlock"):
+            take_twice()
+        if self.is_told_once("hold-gil"):
+            hold_gil()
+
     def train_step(self) -> None:
         started = time.time()
+        self.hang_if_told()
         time.sleep(STEP_SECONDS)
         ranks = torch.tensor([1.0])
         dist.all_reduce(ranks)

@@ -1,13 +1,15 @@
-"""The agent with the real worker: torchtitan on two nodes and a spare, through two faults."""
+"""The agent with the real worker: torchtitan on two nodes, with and without a spare, and faults."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from pretrain_llm.agent import settings
 from pretrain_llm.contract import status
 
-from .agent_world import World
+from .agent_world import World, eventually
 from .runs import mesh, run_config, write_data
 
 
@@ -43,5 +45,28 @@ def test_training_worker_and_agent_killed_run_finishes(volume: Path) -> None:
         assert end.replay.max_loss_difference == 0
         assert end.latest_checkpoint
         assert end.latest_checkpoint.step == 90
+    finally:
+        world.close()
+
+
+def test_training_worker_stopped_is_named_and_the_others_stack_is_kept(volume: Path) -> None:
+    run = run_config(
+        volume,
+        parallelism=mesh(shard=2),
+        nodes={"count": 2},
+        training={"steps": 100_000},
+        checkpoint={"interval": 20, "keep_latest": 2},
+    )
+    write_data(run.layout, tokens=80_000)
+    world = World(run, settings.WORKER, settings.PRELOAD)
+    try:
+        before = world.stepping(above=25)
+        os.kill(world.worker_pids(world.members()[1])[0], signal.SIGSTOP)
+        incident = world.recovered(before.round).incidents[-1]
+        assert (incident.evidence, incident.suspects[0].rank) == (status.STALLED, 1)
+        assert incident.suspects[0].reason == "its process is stopped"
+        stack = Path(run.layout.stacks) / f"1-{incident.round}-0.txt"
+        eventually(stack.exists, "the waiting rank's stack", 5)
+        assert "torchtitan/trainer.py" in stack.read_text()
     finally:
         world.close()

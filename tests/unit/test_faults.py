@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,11 @@ from pretrain_llm.contract import exit_codes
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    STALLED,
     STOP_REQUESTED,
     WORKER_EXIT,
 )
-from pretrain_operator import conditions, faults
+from pretrain_operator import conditions, fault_messages, faults, node_facts
 from pretrain_operator.faults import JOB_FAILED, POD_FAILED, Evidence
 
 ROWS = [
@@ -81,8 +84,53 @@ ROWS = [
         "NodeReplacement",
         "Infrastructure",
     ),
+    (
+        "DiskPressure",
+        Evidence(
+            LEASE_EXPIRED,
+            disruption="TerminationByKubelet",
+            disruption_words="The node was low on resource: ephemeral-storage.",
+        ),
+        "NodeReplacement",
+        "Infrastructure",
+    ),
+    (
+        "PodLost",
+        Evidence(
+            LEASE_EXPIRED,
+            disruption="TerminationByKubelet",
+            disruption_words="The node was low on resource: memory.",
+        ),
+        "NodeReplacement",
+        "Infrastructure",
+    ),
+    (
+        "NodeCordoned",
+        Evidence(LEASE_EXPIRED, node_ready=True, node_cordoned=True, pod_gone=True),
+        "NodeReplacement",
+        "Infrastructure",
+    ),
     ("AgentLost", Evidence(LEASE_EXPIRED), "NodeReplacement", "Infrastructure"),
     ("AgentLost", Evidence(AGENT_RESTARTED), "NodeReplacement", "Infrastructure"),
+    (
+        "NodeUnhealthy",
+        Evidence(WORKER_EXIT, exit_code=1, node_problem="GPUMissing: 7 of 8"),
+        "WorkerRestart",
+        "Infrastructure",
+    ),
+    (
+        "NodeUnhealthy",
+        Evidence(STALLED, node_problem="SysLogsGPUFallenOff: GPU 3"),
+        "WorkerRestart",
+        "Infrastructure",
+    ),
+    ("Hang", Evidence(STALLED), "WorkerRestart", "Application"),
+    (
+        "Hang",
+        Evidence(STALLED, message="rank 1: its process is stopped"),
+        "WorkerRestart",
+        "Application",
+    ),
     (
         "WorkerKilled",
         Evidence(WORKER_EXIT, signal=signal.SIGKILL),
@@ -97,6 +145,39 @@ ROWS = [
     ("Unknown", Evidence("SomethingNew"), "WorkerRestart", "Application"),
 ]
 
+# What programs say, each in a worker's error; the level and the budget are the row's.
+MESSAGES = [
+    ("NonFinite", "Loss is not finite (global_avg_loss=nan) at step 7. Stopping training."),
+    ("NonFinite", "Loss or gradient norm is not finite"),
+    ("StorageFull", "[Errno 28] No space left on device: '/workspace/demo/checkpoints/step-5'"),
+    ("StorageFull", "[Errno 122] Disk quota exceeded"),
+    ("DeviceBroken", "CUDA error: uncorrectable ECC error encountered"),
+    ("DeviceBroken", "CUDA error: uncorrectable NVLink error detected during the execution"),
+    ("DeviceBroken", "NVRM: Xid (PCI:0000:cb:00): 79, GPU has fallen off the bus."),
+    ("DeviceBroken", "NVRM: Xid (PCI:0000:cb:00): 94, pid=7, Contained: SM (0x1)"),
+    ("DeviceBroken", "Xid 74 on GPU 3"),
+    ("DeviceError", "NVRM: Xid (PCI:0000:cb:00): 31, pid=7, MMU Fault"),
+    ("DeviceError", "NVRM: Xid (PCI:0000:cb:00): 13, Graphics SM Warp Exception"),
+    ("DeviceError", "CUDA error: an illegal memory access was encountered"),
+    ("DeviceError", "CUDA error: device-side assert triggered"),
+    (
+        "CollectiveTimeout",
+        "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)",
+    ),
+    ("CollectiveTimeout", "Timed out waiting 1800000ms for recv operation to complete"),
+    ("WorkerError", "KeyError: 'loss'"),
+]
+ROWS += [
+    (
+        name,
+        Evidence(WORKER_EXIT, exit_code=1, message=message),
+        next(row.level for row in faults.TABLE if row.name == name),
+        next(row.budget for row in faults.TABLE if row.name == name),
+    )
+    for name, message in MESSAGES
+]
+DOCS = Path(__file__).parents[2] / "docs" / "failure-handling.md"
+
 
 @pytest.mark.parametrize(("name", "seen", "level", "budget"), ROWS)
 def test_fault_seen_as_evidence_has_class_level_and_budget(name, seen, level, budget):
@@ -106,6 +187,42 @@ def test_fault_seen_as_evidence_has_class_level_and_budget(name, seen, level, bu
 
 def test_rows_cover_the_whole_table():
     assert {name for name, *_ in ROWS} == {row.name for row in faults.TABLE}
+
+
+def test_table_of_faults_in_the_docs_is_the_codes():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\w+) \| (\w+) \|[^|]*\|$", DOCS.read_text(), re.M)
+    assert rows == [(row.name, row.level, row.budget) for row in faults.TABLE]
+
+
+def test_xid_numbers_in_the_docs_are_the_codes():
+    (listed,) = re.findall(r"XID numbers ([\d, ]+)", DOCS.read_text())
+    assert {int(number) for number in listed.split(", ")} == set(fault_messages.HARDWARE_XIDS)
+
+
+def test_cause_on_an_unhealthy_node_has_the_nodes_words():
+    seen = Evidence(WORKER_EXIT, exit_code=1, node="n2", node_problem="GPUMissing: 7 of 8")
+    expected = "a worker failed on an unhealthy node with exit code 1 (node n2); the node says"
+    assert faults.fault(seen).cause == f"{expected} GPUMissing: 7 of 8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "expected"),
+    [
+        ("GpuNvlinkWatch", "True", "GpuNvlinkWatch: broken"),
+        ("GpuNvlinkWatch", "False", None),
+        ("SysLogsXIDError", "True", "SysLogsXIDError: broken"),
+        ("XIDHWErrors", "True", "XIDHWErrors: broken"),
+        ("NebiusGPUError", "Unknown", None),
+        ("AcceleratedHardwareReady", "False", "AcceleratedHardwareReady: broken"),
+        ("AcceleratedHardwareReady", "True", None),
+        ("ReadonlyFilesystem", "True", "ReadonlyFilesystem: broken"),
+        ("MemoryPressure", "True", None),
+        ("Ready", "False", None),
+    ],
+)
+def test_node_condition_of_a_health_daemon_is_a_problem_or_not(kind, status, expected):
+    entry = {"type": kind, "status": status, "reason": "R", "message": "broken"}
+    assert node_facts.problem({"status": {"conditions": [entry]}}) == expected
 
 
 def test_rows_that_stop_a_run_name_a_stopped_state_and_a_remedy():

@@ -87,8 +87,19 @@ def incident(
 ) -> StatusDocument:
     """One that took 1 s to be found, 2 s to a round, 3 s to restore, 4 s to step."""
     phases = (1.0, 2.0, 3.0, 4.0) if resumed is not None else (1.0, None, None, None)
-    added = Incident(document.round, time, "WorkerExit", None, None, None, None, 0, last, *phases)
-    known = (*document.incidents, replace(added, resumed_step=resumed))
+    detect, reschedule, restore, first_step = phases
+    added = Incident(
+        round=document.round,
+        time=time,
+        evidence="WorkerExit",
+        last_step=last,
+        detect_seconds=detect,
+        reschedule_seconds=reschedule,
+        restore_seconds=restore,
+        first_step_seconds=first_step,
+        resumed_step=resumed,
+    )
+    known = (*document.incidents, added)
     return replace(document, incidents=known, round=document.round + 1)
 
 

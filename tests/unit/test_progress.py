@@ -137,3 +137,17 @@ def test_training_run_costs_at_most_six_status_writes_a_minute():
         settle(simulation)
         writes += simulation.world.status != before
     assert 5 <= writes <= 6
+
+
+def test_quarantined_checkpoint_is_no_longer_the_latest():
+    simulation = started()
+    until(simulation, lambda: step(simulation) >= 30)
+    world = simulation.world
+    assert world.document is not None
+    latest = world.document.latest_checkpoint
+    assert latest is not None
+    bad = QuarantinedReport(latest.step, "a checksum", "/quarantine/step", latest.time + 1)
+    world.document = replace(world.document, latest_checkpoint=None, quarantined=(bad,))
+    world.now += 60
+    settle(simulation)
+    assert world.status.checkpoints.latest is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pretrain_llm.contract.reports import FaultReport
-from pretrain_llm.contract.status import Incident
+from pretrain_llm.contract.status import STALLED, Incident, Suspicion
 from pretrain_operator import conditions, restarts
 from pretrain_operator.api.status import IncidentStatus, RunStatus
 from pretrain_operator.observed import ObjectKey
@@ -129,6 +129,31 @@ def test_pod_that_turns_out_to_have_run_out_of_memory_moves_the_charge():
     assert world.status.incidents[-1].fault_class == "HostMemory"
     budgets = world.status.budgets
     assert (budgets.infrastructure, budgets.application, budgets.total) == (0, 1, 1)
+
+
+def test_hang_is_charged_once_its_stacks_are_told_with_the_suspect_and_its_frames():
+    simulation = training()
+    world = simulation.world
+    assert world.document is not None
+    pod = world.document.agents[0].name
+    told = Incident(1, world.now - 8, STALLED, last_step=30, detect_seconds=8.0)
+    hung = replace(world.document, round=1, broken=True, progress=None, incidents=(told,))
+    world.document = replace(hung, time=world.now + 1)
+    settle(simulation)
+    assert world.status.incidents == ()
+
+    suspect = Suspicion(3, "it is not in the collective that others wait in", ("a.py:1 f", "b:2 g"))
+    told = replace(told, agent=pod, suspects=(suspect,), stacks_path="/v/logs/stacks")
+    world.document = replace(hung, time=world.now + 5, incidents=(told,))
+    settle(simulation)
+    (incident,) = world.status.incidents
+    assert (incident.fault_class, incident.budget) == ("Hang", "Application")
+    assert (incident.suspect.rank, incident.suspect.pod) == (3, pod)
+    assert incident.cause.endswith(
+        ": rank 3: it is not in the collective that others wait in, at a.py:1 f < b:2 g;"
+        " stacks in /v/logs/stacks"
+    )
+    assert world.status.budgets.total == 1
 
 
 def test_new_coordinator_that_counts_rounds_anew_is_still_heard():

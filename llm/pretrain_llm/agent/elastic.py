@@ -6,13 +6,15 @@ LocalElasticAgent would add is replaced, and so it is not the base (see workers.
 _start_workers     forks warm, with torch's variables and ours
 _monitor_workers   sleeps until something happens, tells faults before anything is stopped, and
                    waits for the whole run to finish, because a round can still break then
-_stop_workers      kills at once: a broken round's workers have nothing left to say
+_stop_workers      kills at once: a broken round's workers have nothing left to say, but a stalled
+                   round's where they stand
 _shutdown          the same, whatever ended the loop
 _exit_barrier      nothing: the coordinator has said that everybody has finished
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -30,6 +32,7 @@ from torch.distributed.elastic.agent.server.api import (
 from ..contract import environment, exit_codes, protocol
 from ..contract.protocol import AgentEvent
 from ..contract.results import StageError
+from . import stacks
 from .bell import Bell
 from .link import Link
 from .rendezvous import CoordinatorRendezvous
@@ -41,6 +44,8 @@ from .workers import Ending, Workers, write_pids
 ROLE = "trainer"
 LOOK_SECONDS = 0.5  # the bell rings earlier whenever there is news
 UNLIMITED_RESTARTS = 1 << 30  # budgets are the operator's
+
+logger = logging.getLogger(__name__)
 
 
 class FinalWorkerError(Exception):
@@ -141,7 +146,24 @@ class Agent(SimpleElasticAgent):
         return bool(self._worker_group.spec.rdzv_handler.num_nodes_waiting())
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:  # noqa: ARG002
+        view = self._link.view
+        if view.stalled and view.round == self._link.standing.round:
+            self._tell_stacks(view.round)
         self._shutdown()
+
+    def _tell_stacks(self, round_number: int) -> None:
+        """Where the workers stand: to the coordinator, and in full to the run's volume."""
+        workers = self._workers
+        assert workers is not None
+        stood = stacks.collect(workers.pids_by_rank, workers.stack_files)
+        paths = {
+            worker.rank: self._settings.stacks_path(round_number, worker.rank) for worker in stood
+        }
+        for worker in stood:
+            report = worker.report(round_number, paths[worker.rank])
+            logger.info("worker %d stalled: %s", worker.rank, report)
+            self._link.add(AgentEvent(stack=report))
+        stacks.save(stood, paths)
 
     def _shutdown(self, *_how: object, **_how_long: object) -> None:
         if self._workers:
@@ -172,9 +194,20 @@ def worker_variables(
         "TORCHELASTIC_RUN_ID": settings.run,
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+        environment.STACK_FILE: str(settings.scratch / f"stacks-{worker.global_rank}.txt"),
         environment.ROUND: str(round_number),
         environment.REPORT_SOCKET: str(settings.report_socket),
         environment.ERROR_FILE: str(settings.scratch / f"error-{worker.global_rank}.json"),
+        **(_flight_recorder(settings, round_number) if settings.device == "cuda" else {}),
+    }
+
+
+def _flight_recorder(settings: Settings, round_number: int) -> dict[str, str]:
+    """NCCL's record of the newest collectives: written where NCCL's own timeout comes first."""
+    return {
+        "TORCH_FR_BUFFER_SIZE": "2000",  # collectives, of each rank
+        "TORCH_FR_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(settings.scratch / f"nccl-{round_number}-"),  # and the rank
     }
 
 

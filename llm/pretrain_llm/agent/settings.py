@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..contract import config, environment
+from ..contract.layout import Layout
 from ..errors import InputError
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own default
@@ -28,6 +29,8 @@ class Settings:
     store_host: str
     store_port: int
     local_world_size: int  # workers of this agent
+    device: str  # cpu | cuda
+    layout: Layout
     scratch: Path
     save_seconds: float  # that workers have after a SIGTERM
     vanished_seconds: float  # after its work, the agent waits this long for a lost coordinator
@@ -41,6 +44,10 @@ class Settings:
     @property
     def workers_file(self) -> Path:
         return self.scratch / "workers.json"
+
+    def stacks_path(self, round_number: int, rank: int) -> PurePosixPath:
+        """On the run's volume."""
+        return self.layout.stacks / f"{self.attempt}-{round_number}-{rank}.txt"
 
 
 def settings(
@@ -69,6 +76,8 @@ def settings(
         store_host=store_host,
         store_port=store_port,
         local_world_size=run.nodes.devices_per_node,
+        device=run.nodes.device,
+        layout=run.layout,
         scratch=scratch(variables),
         save_seconds=max(1.0, grace_seconds - GRACE_MARGIN_SECONDS),
         vanished_seconds=vanished_seconds,

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from .. import reports
 from ..contract import codec, environment, exit_codes
 from ..errors import stage_error
-from . import lifeline
+from . import lifeline, stacks
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def run(launch: Launch, log: Connection | None) -> None:
     if log is not None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    stacks.answer(launch.variables[environment.STACK_FILE])
     code = exit_code(lambda: imported(launch.function)())
     reports.flush()
     sys.stdout.flush()

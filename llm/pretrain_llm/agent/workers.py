@@ -79,6 +79,17 @@ class Workers:
         return {launch.local_rank: process.pid or 0 for launch, process in pairs}
 
     @property
+    def stack_files(self) -> dict[int, Path]:
+        """By rank: where a worker answers with its stacks."""
+        return {
+            launch.rank: Path(launch.variables[environment.STACK_FILE]) for launch in self._launches
+        }
+
+    @property
+    def pids_by_rank(self) -> dict[int, int]:
+        return {launch.rank: self.pids[launch.local_rank] for launch in self._launches}
+
+    @property
     def all_ended(self) -> bool:
         return len(self.endings) == len(self._processes)
 

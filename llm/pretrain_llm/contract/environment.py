@@ -20,6 +20,7 @@ SCRATCH = "PRETRAIN_SCRATCH"  # default SCRATCH_PATH
 # Set by the agent for its workers.
 REPORT_SOCKET = "PRETRAIN_REPORT_SOCKET"  # Unix datagram socket that takes contract.reports
 ERROR_FILE = "PRETRAIN_ERROR_FILE"  # where a worker leaves a StageError before it exits
+STACK_FILE = "PRETRAIN_STACK_FILE"  # where a worker's stacks go when its agent asks for them
 ROUND = "PRETRAIN_ROUND"
 
 CONFIG_PATH = "/etc/pretrain/run.json"

@@ -6,6 +6,7 @@
 <volume>/<run>/export/step-N/   Hugging Face directory
 <volume>/<run>/post/<name>/     Hugging Face directory of one post-training stage
 <volume>/<run>/logs/            metrics, W&B files, wandb-id
+<volume>/<run>/logs/stacks/     attempt-round-rank.txt: where the workers of a stalled round stood
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Layout:
     @property
     def wandb_id(self) -> PurePosixPath:
         return self.logs / "wandb-id"
+
+    @property
+    def stacks(self) -> PurePosixPath:
+        return self.logs / "stacks"
 
     def checkpoint(self, step: int) -> PurePosixPath:
         return self.checkpoints / f"step-{step}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .reports import FaultReport, SavedReport, StepReport, WorkerReport
+from .reports import FaultReport, SavedReport, StackReport, StepReport, WorkerReport
 from .status import Replay
 
 REPORT_PATH = "/agents/report"
@@ -33,10 +33,11 @@ AGENT_STATES = (PREPARING, WAITING, RUNNING, FINISHED, LEAVING, LEFT)
 
 @dataclass(frozen=True)
 class AgentEvent:
-    """Exactly one of the two is set."""
+    """Exactly one of them is set."""
 
     worker: WorkerReport | None = None
     fault: FaultReport | None = None
+    stack: StackReport | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class RoundView:
     members: tuple[str, ...] = ()  # names of its agents, by rank
     formed_at: float | None = None
     broken: bool = True  # its workers must stop, now
+    stalled: bool = False  # that is why it is broken: agents tell first where their workers stand
     finished: bool = False  # the run is: every agent exits with 0
     waiting_for: str | None = None  # why there is no round, in words
     acknowledged: int = 0  # events before this number need not be sent again

@@ -28,6 +28,14 @@ class RestoredReport:
 
 
 @dataclass(frozen=True)
+class SavingReport:
+    """A checkpoint is begun: the next step may take longer."""
+
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
 class SavedReport:
     """A checkpoint is complete and its manifest is written."""
 
@@ -56,8 +64,20 @@ class WorkerReport:
     round: int
     step: StepReport | None = None
     restored: RestoredReport | None = None
+    saving: SavingReport | None = None
     saved: SavedReport | None = None
     quarantined: QuarantinedReport | None = None
+
+
+@dataclass(frozen=True)
+class StackReport:
+    """Where one worker of a stalled round stood before it was killed, as its agent saw it."""
+
+    round: int
+    rank: int
+    state: str  # the kernel's letter: R, S, D, T (stopped), Z; empty: the process is gone
+    frames: tuple[str, ...] = ()  # of its main thread, innermost first; empty: it did not answer
+    path: str | None = None  # of all its threads, on the run's volume; None: it did not answer
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from .reports import FaultReport, QuarantinedReport, SavedReport
 WORKER_EXIT = "WorkerExit"
 LEASE_EXPIRED = "LeaseExpired"
 AGENT_RESTARTED = "AgentRestarted"
+STALLED = "Stalled"  # all agents answer, and no step comes
 STOP_REQUESTED = "StopRequested"  # drain, preemption, suspension: no fault of the run
-EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STOP_REQUESTED)
+EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STALLED, STOP_REQUESTED)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Suspicion:
+    """A rank that may be to blame for a stall, and why."""
+
+    rank: int
+    reason: str
+    frames: tuple[str, ...] = ()  # innermost first, few
+
+
+@dataclass(frozen=True)
 class Incident:
     """One broken round and its recovery.
 
@@ -73,6 +83,8 @@ class Incident:
     slot: int | None = None
     node: str | None = None
     first_fault: FaultReport | None = None  # the earliest genuine failure
+    suspects: tuple[Suspicion, ...] = ()  # of a stall, bounded
+    stacks_path: str | None = None  # folder with the stacks of a stalled round's workers
     echoes: int = 0  # workers that ended because the first one did
     last_step: int = 0  # reached before the fault
     detect_seconds: float | None = None

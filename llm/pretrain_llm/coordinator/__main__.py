@@ -21,6 +21,7 @@ from . import ledger
 from .ledger import Identity
 from .rounds import Policy
 from .server import Coordinator, Server
+from .stalls import Patience
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,6 +29,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--http-port", type=int, default=environment.COORDINATOR_HTTP_PORT)
     parser.add_argument("--store-port", type=int, default=environment.STORE_PORT)
     parser.add_argument("--lease-seconds", type=float, default=Policy.lease_seconds)
+    parser.add_argument("--stall-factor", type=float, default=Patience.factor)
+    parser.add_argument("--stall-floor-seconds", type=float, default=Patience.floor_seconds)
+    parser.add_argument("--stall-quiet-seconds", type=float, default=Patience.quiet_seconds)
     return parser.parse_args(argv)
 
 
@@ -40,7 +44,12 @@ def main() -> int:
     except (OSError, codec.DecodeError, KeyError, ValueError) as error:
         print(f"configuration: {type(error).__name__}: {error}", file=sys.stderr)
         return exit_codes.BAD_INPUT
-    policy = Policy(run.nodes.count, run.nodes.spares, lease_seconds=options.lease_seconds)
+    patience = Patience(
+        options.stall_factor, options.stall_floor_seconds, options.stall_quiet_seconds
+    )
+    policy = Policy(
+        run.nodes.count, run.nodes.spares, lease_seconds=options.lease_seconds, patience=patience
+    )
     identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
     from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from ..contract import exit_codes, status
-from ..contract.reports import FaultReport, RestoredReport, StepReport
+from ..contract.reports import FaultReport, RestoredReport, StackReport, StepReport
 from ..contract.status import Incident
+from . import suspects
 from .rounds import Agent, Break, Round
 
 KEPT = 20  # incidents in the status document; the operator remembers the earlier ones
@@ -37,6 +39,7 @@ class Recovery:
     next_round: int | None = None
     formed_at: float | None = None
     restored_at: float | None = None
+    stacks: tuple[tuple[StackReport, Agent], ...] = ()  # of a stalled round, until it is over
     over: bool = False  # stepping again, or cut short by the next incident
 
 
@@ -61,7 +64,7 @@ def opened(
         last_step=last_step,
     )
     recovery = _blaming(Recovery(incident, reason.time), reason, agent)
-    earlier = tuple(replace(r, over=True) for r in recoveries)
+    earlier = tuple(_ended(r) for r in recoveries)
     return (*earlier, recovery)[-KEPT:]
 
 
@@ -72,6 +75,39 @@ def with_fault(
     return tuple(
         _faulted(r, fault, agent) if r.incident.round == fault.round else r for r in recoveries
     )
+
+
+def with_stack(
+    recoveries: tuple[Recovery, ...], stack: StackReport, agent: Agent
+) -> tuple[Recovery, ...]:
+    """With one more worker of the stalled round; one that comes too late tells nothing new."""
+    return tuple(
+        replace(r, stacks=(*r.stacks, (stack, agent)))
+        if r.incident.round == stack.round and not r.over
+        else r
+        for r in recoveries
+    )
+
+
+def shown(recovery: Recovery) -> Incident:
+    """The incident, with the suspects that the stacks so far name: the first one's node is its."""
+    if not recovery.stacks:
+        return recovery.incident
+    agents = {stack.rank: agent for stack, agent in recovery.stacks}
+    paths = [stack.path for stack, _ in recovery.stacks if stack.path]
+    incident = replace(
+        recovery.incident,
+        suspects=suspects.suspicions([stack for stack, _ in recovery.stacks]),
+        stacks_path=str(PurePosixPath(paths[0]).parent) if paths else None,
+    )
+    if not incident.suspects:
+        return incident
+    agent = agents[incident.suspects[0].rank]
+    return replace(incident, agent=agent.name, slot=agent.slot, node=agent.node)
+
+
+def _ended(recovery: Recovery) -> Recovery:
+    return replace(recovery, incident=shown(recovery), stacks=(), over=True)
 
 
 def with_lost_agent(
@@ -133,7 +169,7 @@ def with_step(
         assert recovery.formed_at is not None
         since = recovery.restored_at or recovery.formed_at
         incident = replace(incident, first_step_seconds=_seconds(since, step.time))
-        return replace(recovery, incident=incident, over=True)
+        return _ended(replace(recovery, incident=incident))
 
     return tuple(stepping(recovery) for recovery in recoveries)
 
@@ -143,9 +179,10 @@ def _leads_to(recovery: Recovery, round_number: int) -> bool:
 
 
 def _blaming(recovery: Recovery, reason: Break, agent: Agent | None) -> Recovery:
-    """Agents that fell silent did so when they were last seen."""
-    silent = reason.evidence == status.LEASE_EXPIRED and agent is not None
-    time = min(agent.seen_at, recovery.broken_at) if silent and agent else recovery.broken_at
+    """Agents that fell silent did so when they were last seen; a stall began with the last step."""
+    time = recovery.broken_at if reason.since is None else reason.since
+    if reason.evidence == status.LEASE_EXPIRED and agent is not None:
+        time = min(agent.seen_at, recovery.broken_at)
     incident = replace(
         recovery.incident,
         agent=reason.agent,

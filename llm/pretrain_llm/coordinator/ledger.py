@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
-from ..contract.reports import QuarantinedReport, WorkerReport
-from ..contract.status import LEASE_EXPIRED, StatusDocument
-from . import incidents, progress, rounds, saved
+from ..contract.reports import QuarantinedReport, StepReport, WorkerReport
+from ..contract.status import LEASE_EXPIRED, STALLED, StatusDocument
+from . import incidents, progress, rounds, saved, stalls
 from .incidents import Recovery
 from .progress import Trained
 from .rounds import Break, Policy, State
@@ -87,6 +87,7 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         members=current.members if current else (),
         formed_at=current.formed_at if current else None,
         broken=current is None or current.broken is not None,
+        stalled=bool(current and current.broken and current.broken.evidence == STALLED),
         finished=ledger.rounds.finished,
         waiting_for=ledger.rounds.waiting_for,
         acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
@@ -112,7 +113,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         latest_checkpoint=saved.latest(ledger.saved),
         stall_seconds=ledger.trained.stall_seconds,
         quarantined=ledger.quarantined,
-        incidents=tuple(recovery.incident for recovery in ledger.recoveries),
+        incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
     )
 
@@ -128,7 +129,11 @@ def _acknowledged(ledger: Ledger, report: AgentReport) -> int:
 
 def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) -> Ledger:
     if event.worker:
-        return _with_worker_report(ledger, event.worker)
+        return _with_worker_report(ledger, event.worker, now)
+    if event.stack:
+        agent = ledger.rounds.agents[agent_name]
+        recoveries = incidents.with_stack(ledger.recoveries, event.stack, agent)
+        return replace(ledger, recoveries=recoveries)
     if event.fault is None:
         return ledger
     fault, is_echo = event.fault, incidents.is_echo(event.fault)
@@ -138,14 +143,14 @@ def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) 
     return replace(after, recoveries=incidents.with_fault(after.recoveries, fault, agent))
 
 
-def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
+def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Ledger:
     if report.step:
-        return replace(
-            ledger,
-            trained=progress.stepped(ledger.trained, report.step),
-            rounds=rounds.stepped(ledger.rounds, report.step.step),
-            recoveries=incidents.with_step(ledger.recoveries, report.round, report.step),
+        return _with_step(ledger, report.round, report.step, now)
+    if saving := report.saving:
+        state = rounds.paced(
+            ledger.rounds, report.round, lambda pace: stalls.saving(pace, saving.step, now)
         )
+        return replace(ledger, rounds=state)
     if report.restored:
         recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)
         known = saved.with_restored(ledger.saved, report.restored)
@@ -160,6 +165,19 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport) -> Ledger:
         known = saved.with_quarantined(ledger.saved, report.quarantined)
         return replace(ledger, quarantined=kept, saved=known)
     return ledger
+
+
+def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) -> Ledger:
+    trained = progress.stepped(ledger.trained, step)
+    median_seconds = progress.median_step_seconds(trained)
+    is_last = step.step >= ledger.identity.total_steps
+    state = rounds.paced(
+        rounds.stepped(ledger.rounds, step.step),
+        round_number,
+        lambda pace: stalls.stepped(pace, step.step, median_seconds, now, is_last=is_last),
+    )
+    recoveries = incidents.with_step(ledger.recoveries, round_number, step)
+    return replace(ledger, trained=trained, rounds=state, recoveries=recoveries)
 
 
 def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:
@@ -200,7 +218,7 @@ def _shifted(event: AgentEvent, seconds: float) -> AgentEvent:
         return event
     moved = {
         name: replace(told, time=told.time + seconds)
-        for name in ("step", "restored", "saved", "quarantined")
+        for name in ("step", "restored", "saving", "saved", "quarantined")
         if (told := getattr(event.worker, name)) is not None
     }
     return AgentEvent(worker=replace(event.worker, **moved))

@@ -84,6 +84,11 @@ def first_step(trained: Trained) -> FirstStep | None:
     return FirstStep(trained.first.step, trained.first.time) if trained.first else None
 
 
+def median_step_seconds(trained: Trained) -> float:
+    """Of the newest steps; 0 before the first."""
+    return statistics.median(trained.step_seconds or (0.0,))
+
+
 def progress(trained: Trained, total_steps: int) -> Progress | None:
     step = trained.latest
     if step is None or trained.initial_loss is None:

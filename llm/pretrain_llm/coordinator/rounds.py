@@ -1,6 +1,7 @@
 """Decides rounds: who is in one, when it is broken, who is in the next. Pure: no clock, no I/O.
 
-             enough agents wait            a member's lease ends, it restarts, its worker fails
+                                           a member's lease ends, it restarts, its worker fails,
+             enough agents wait            or no step comes
    (none) ----------------------> running ------------------------------------------------> broken
                                    |   ^                                                      |
           all members finished     |   |  live members wait again, gaps filled, back-off over |
@@ -12,11 +13,13 @@ else's are saving together, and a broken round kills workers. The round drains f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..contract import status
 from ..contract.protocol import FINISHED, LEAVING, LEFT, PREPARING, RUNNING, WAITING, AgentReport
+from . import stalls
+from .stalls import Pace, Patience
 
 MAX_BACK_OFF_SECONDS = 30.0
 STALL_SECONDS = 1.0  # a clock that jumps further than this says nothing about the agents
@@ -32,6 +35,7 @@ class Policy:
     settle_seconds: float = 10.0  # a new coordinator listens for a running round before naming one
     adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
     save_seconds: float = 60.0  # a draining round is broken after this
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Break:
     time: float
     evidence: str  # contract.status.EVIDENCE
     agent: str | None = None
+    since: float | None = None  # when the fault began, where that is known
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Round:
     formed_at: float
     known_since: float  # formed or adopted by this coordinator
     highest_step_before: int
+    pace: Pace
     adopted: bool = False
     draining: Break | None = None  # the first member that let go, and when
     broken: Break | None = None
@@ -138,6 +144,13 @@ def stepped(state: State, step: int) -> State:
     return replace(state, highest_step=max(state.highest_step, step))
 
 
+def paced(state: State, round_number: int, pace: Callable[[Pace], Pace]) -> State:
+    """The state after the workers of `round_number` moved."""
+    if state.round is None or state.round.number != round_number:
+        return state
+    return replace(state, round=replace(state.round, pace=pace(state.round.pace)))
+
+
 def broken(state: State, reason: Break) -> State:
     """The first reason stays; a finished run does not break."""
     if state.round is None or state.round.broken or state.finished:
@@ -167,6 +180,7 @@ def _adopted(state: State, report: AgentReport, now: float) -> State:
         formed_at=formed_at,
         known_since=now,
         highest_step_before=report.carried.highest_step,
+        pace=Pace(now),
         adopted=True,
     )
     return replace(state, round=adopted)
@@ -186,13 +200,18 @@ def ticked(state: State, now: float) -> State:
 
 
 def _without_stall(state: State, now: float) -> State:
-    """Leases do not run while this process, or its clock, stood still or jumped."""
+    """Leases and patience do not run while this process, or its clock, stood still or jumped."""
     gap = now - state.ticked_at
     state = replace(state, ticked_at=now)
     if gap <= STALL_SECONDS:
         return state
     agents = {n: replace(a, seen_at=min(now, a.seen_at + gap)) for n, a in state.agents.items()}
-    return replace(state, agents=agents)
+    state = replace(state, agents=agents)
+    return paced(
+        state,
+        state.round.number if state.round else 0,
+        lambda pace: replace(pace, moved_at=min(now, pace.moved_at + gap)),
+    )
 
 
 def _finished(state: State) -> State:
@@ -221,8 +240,12 @@ def break_reason(state: State, now: float) -> Break | None:
     for name in state.round.members:
         if evidence := _member_evidence(state, name, now):
             return Break(now, evidence, name)
-    draining = state.round.draining
-    return replace(draining, time=now) if draining and _is_drained(state, draining, now) else None
+    if draining := state.round.draining:
+        return replace(draining, time=now) if _is_drained(state, draining, now) else None
+    pace = state.round.pace
+    if stalls.is_stalled(state.policy.patience, pace, now):
+        return Break(now, status.STALLED, since=pace.moved_at)
+    return None
 
 
 def _member_evidence(state: State, name: str, now: float) -> str | None:
@@ -267,7 +290,7 @@ def _formed(state: State, now: float) -> State:
     if isinstance(members, str):
         return replace(state, waiting_for=members)
     number = state.highest_round + 1
-    formed = Round(number, members, now, now, highest_step_before=state.highest_step)
+    formed = Round(number, members, now, now, state.highest_step, Pace(now))
     return replace(
         state,
         round=formed,

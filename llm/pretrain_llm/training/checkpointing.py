@@ -18,7 +18,7 @@ from torchtitan.components.checkpoint import CheckpointManager
 from ..checkpoints.restoring import newest_verified
 from ..checkpoints.sealing import Save, Sealer
 from ..checkpoints.selection import Identity
-from ..contract.reports import QuarantinedReport, SavedReport
+from ..contract.reports import QuarantinedReport, SavedReport, SavingReport
 from .reporting import report
 
 
@@ -56,6 +56,8 @@ class VerifiedCheckpoints(CheckpointManager):
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
         if curr_step == self._at_step:  # asked to stop at a step that is saved already
             return False
+        if self._should_save(curr_step, last_step) and dist.get_rank() == 0:
+            report(saving=SavingReport(curr_step, time.time()))
         begun = time.monotonic()
         if not super()._save(curr_step, last_step):
             return False

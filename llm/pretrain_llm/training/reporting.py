@@ -10,6 +10,7 @@ from ..contract.reports import (
     QuarantinedReport,
     RestoredReport,
     SavedReport,
+    SavingReport,
     StepReport,
     WorkerReport,
 )
@@ -19,6 +20,7 @@ def report(
     *,
     step: StepReport | None = None,
     restored: RestoredReport | None = None,
+    saving: SavingReport | None = None,
     saved: SavedReport | None = None,
     quarantined: QuarantinedReport | None = None,
 ) -> None:
@@ -30,6 +32,7 @@ def report(
             round=number,
             step=step,
             restored=restored,
+            saving=saving,
             saved=saved,
             quarantined=quarantined,
         )

@@ -227,6 +227,21 @@ class Checkpoint(ApiModel):
     keep_latest: int = Field(3, ge=2, le=1000, description="Verified checkpoints to keep.")
 
 
+class Stall(ApiModel):
+    """When a round that makes no step is broken. Holds from the next attempt on."""
+
+    factor: float = Field(
+        10.0, ge=2, le=1000, description="A step may take this many times the median step."
+    )
+    floor_seconds: int = Field(8, ge=1, le=86_400, description="It may always take this long.")
+    quiet_seconds: int = Field(
+        1800,
+        ge=10,
+        le=86_400,
+        description="Limit where no steps are expected: workers start, save, or close at the end.",
+    )
+
+
 class Recovery(ApiModel):
     """Faults in a row that are borne. Progress past the last fault resets the counts."""
 
@@ -236,6 +251,7 @@ class Recovery(ApiModel):
     max_application_faults: int = Field(
         3, ge=0, le=100_000, description="Errors of the program itself, without progress between."
     )
+    stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
 
 
 class Export(ApiModel):

@@ -6,7 +6,7 @@ from pretrain_llm.contract import environment, exit_codes
 from pretrain_llm.contract.config import RunConfig
 
 from .. import names
-from ..api.spec import Nodes, PodTemplate, RunSpec
+from ..api.spec import Nodes, PodTemplate, RunSpec, Stall
 from ..observed import Run
 from ..settings import Settings
 from . import templates
@@ -38,7 +38,7 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
     assert run.spec is not None
     template = templates.coordinator(settings, _template(run.spec, settings))
     container = Container(
-        command=["python", "-m", "pretrain_llm.coordinator"],
+        command=["python", "-m", "pretrain_llm.coordinator", *_patience(run.spec.recovery.stall)],
         template=template,
         env=[_variable(environment.ATTEMPT, str(attempt))],
         config_map=config_map_name(run, config),
@@ -127,6 +127,14 @@ def training_job(
         },
     )
     return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
+
+
+def _patience(stall: Stall) -> list[str]:
+    return [
+        f"--stall-factor={stall.factor:g}",
+        f"--stall-floor-seconds={stall.floor_seconds}",
+        f"--stall-quiet-seconds={stall.quiet_seconds}",
+    ]
 
 
 def _template(spec: RunSpec, settings: Settings) -> PodTemplate:
