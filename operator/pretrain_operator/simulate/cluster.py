@@ -36,8 +36,6 @@ def admitted(name: str, spec: RunSpec, now: float) -> Run:
         namespace=_NAMESPACE,
         uid="simulated",
         generation=1,
-        resource_version="1",
-        created_at=now,
         spec=spec,
         spec_error=None,
         status=RunStatus(artifacts=(data,)),
