@@ -9,6 +9,8 @@ from ..api.spec import PodTemplate, Resources
 from ..config import SpecError
 from ..settings import Component, Settings
 
+_NOTHING = PodTemplate()
+
 
 def merged(settings: Settings, component: Component, own: PodTemplate, field: str) -> PodTemplate:
     """The component's template. Raises SpecError where neither side names an image."""
@@ -37,6 +39,8 @@ def coordinator(settings: Settings, training: PodTemplate) -> PodTemplate:
 
 def over(default: PodTemplate, own: PodTemplate) -> PodTemplate:
     """Maps are joined, lists are joined by their key, single values are replaced."""
+    if own == _NOTHING:  # most are; every pass merges them all
+        return default
     return PodTemplate(
         image=own.image or default.image,
         image_pull_secrets=_joined(default.image_pull_secrets, own.image_pull_secrets, str),
