@@ -124,7 +124,7 @@ def test_printed_columns_show_the_state(control_plane: ControlPlane, runs: RunCl
     assert code == 200, answer
     shown = control_plane.kubectl("get", "ptr", "started", f"--namespace={NAMESPACE}")
     titles, values = (line.split() for line in shown.strip().splitlines())
-    columns = "NAME STATE STEP LOSS TOKENS/S RESTARTS NODES CHECKPOINT AGE"
+    columns = "NAME STATE STEP LOSS TOKENS/S GOODPUT RESTARTS NODES CHECKPOINT AGE"
     assert titles == columns.split()
     assert values[:4] == ["started", "Training", "7", "2.5"]
 

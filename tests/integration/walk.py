@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.reports import SavedReport
 from pretrain_llm.contract.results import StageError, StageResult, TerminationMessage
-from pretrain_llm.contract.status import AgentStatus, Progress, StatusDocument
+from pretrain_llm.contract.status import AgentStatus, FirstStep, Progress, StatusDocument
 from tests.integration.harness import ROOT, Api, Coordinators, Object, eventually
 
 TOTAL_STEPS = 240  # of recipes/demo.yaml
@@ -62,6 +62,7 @@ class Walk:
     coordinators: Coordinators
     namespace: str
     name: str = "demo"
+    coordinator_started_at: float = field(default_factory=time.time)
 
     def begin(self, **spec: Any) -> None:
         """Makes the claim and the run; `spec` goes over the recipe's."""
@@ -165,7 +166,7 @@ class Walk:
         fields: Object = {
             "attempt": self.status.get("attempt", 1),
             "time": now,
-            "started_at": now - 60,
+            "started_at": self.coordinator_started_at,
             "round": 1,
             "broken": False,
             "agents": tuple(
@@ -173,6 +174,7 @@ class Walk:
                 for slot in range(2)
             ),
             "progress": progress,
+            "first_step": FirstStep(1, self.coordinator_started_at),
             "latest_checkpoint": SavedReport(step - step % 20, "/c", 1, now, 0.1),
         }
         document = StatusDocument(self.name, **{**fields, **changes})
