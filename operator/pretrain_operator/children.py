@@ -7,28 +7,34 @@ observed: an object whose digest is unchanged costs none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pretrain_llm.contract.config import RunConfig
 
 from . import config, names, pod_facts, stages
+from .api.spec import RunSpec
 from .api.status import RunStatus
 from .case import Case
 from .conditions import is_stopped
 from .manifests import inputs, later, serving, storage, templates, training
 from .manifests.jobs import with_suspend
 from .manifests.metadata import Object, annotation, component
-from .observed import KubernetesObject, ObjectKey
+from .observed import KubernetesObject, ObjectKey, Run
 from .planned import Deletion
 from .settings import Settings
 from .stages import Stage
 
 _STAGE_COMPONENTS = ("data", "export", "postTraining")
 _ATTEMPT_COMPONENTS = (training.COMPONENT, training.COORDINATOR)
+_NO_STATUS = RunStatus()
+# Runs whose objects are not made again in every pass. What they share nobody changes in place.
+_KEPT = 1024
 
 
 def wanted(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
     """In the order in which they are applied. Raises SpecError where a pod has no image."""
-    _check_images(case, settings)
+    _check_images(case.spec, settings)
     objects: list[Object] = []
     if (claim := storage.claim(case.run)) is not None:
         objects.append(claim)
@@ -38,7 +44,7 @@ def wanted(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
     elif stage is not None and stage.kind != "Serving":
         objects += _stage(case, status, stage, settings)
     if (made := stages.served(case.spec, status)) is not None:
-        objects += [serving.service(case.run), serving.deployment(case.run, settings, made.path)]
+        objects += _serving_objects(_identity(case.run), settings, made.path)
     return objects
 
 
@@ -47,9 +53,9 @@ def is_halted(case: Case, status: RunStatus) -> bool:
     return case.spec.suspend or is_stopped(status)
 
 
-def _check_images(case: Case, settings: Settings) -> None:
+@lru_cache(maxsize=_KEPT)
+def _check_images(spec: RunSpec, settings: Settings) -> None:
     """Of all stages: a missing image is told at once, not after weeks of training."""
-    spec = case.spec
     templates.merged(settings, "data", spec.data.template, "spec.data.template")
     templates.merged(settings, "training", spec.nodes.template, "spec.nodes.template")
     templates.merged(settings, "export", spec.export.template, "spec.export.template")
@@ -60,37 +66,76 @@ def _check_images(case: Case, settings: Settings) -> None:
         templates.merged(settings, "serving", spec.serving.template, "spec.serving.template")
 
 
-def _stage(case: Case, status: RunStatus, stage: Stage, settings: Settings) -> list[Object]:
+def _identity(run: Run) -> Run:
+    """What of a run its children are made from: its status comes to them as arguments."""
+    return replace(run, generation=0, status=_NO_STATUS)
+
+
+def _stage(case: Case, status: RunStatus, stage: Stage, settings: Settings) -> tuple[Object, ...]:
     job = stages.stage_job(case, status, stage)
-    suspend = is_halted(case, status)
-    return [
-        inputs.config_map(case.run, job.config),
-        later.stage_job(case.run, job, settings, suspend=suspend),
-    ]
+    return _stage_objects(_identity(case.run), job, settings, is_halted(case, status))
 
 
-def _training(case: Case, status: RunStatus, settings: Settings) -> list[Object]:
-    run, common = case.run, config.before_post_training(case.config)
+@lru_cache(maxsize=_KEPT)
+def _stage_objects(
+    run: Run, job: later.StageJob, settings: Settings, suspend: bool
+) -> tuple[Object, ...]:
+    return (
+        inputs.config_map(run, job.config),
+        later.stage_job(run, job, settings, suspend=suspend),
+    )
+
+
+def _training(case: Case, status: RunStatus, settings: Settings) -> tuple[Object, ...]:
     if status.attempt == 0:
-        return []
-    objects = [inputs.config_map(run, common)]
-    if _needs_coordinator(case, status):
-        objects += [
-            training.coordinator_service(run),
-            training.coordinator(run, common, settings, status.attempt),
-        ]
-    return [*objects, training.training_service(run), _job(case, common, status, settings)]
+        return ()
+    return _training_objects(
+        _identity(case.run),
+        config.before_post_training(case.config),
+        settings,
+        _Attempt(
+            status.attempt,
+            inputs=status.config_digest or "",
+            suspend=is_halted(case, status),
+            needs_coordinator=_needs_coordinator(case, status),
+        ),
+    )
 
 
-def _job(case: Case, common: RunConfig, status: RunStatus, settings: Settings) -> Object:
-    return training.training_job(
-        case.run,
+@dataclass(frozen=True)
+class _Attempt:
+    number: int
+    inputs: str  # digest of what it is made from
+    suspend: bool
+    needs_coordinator: bool
+
+
+@lru_cache(maxsize=_KEPT)
+def _training_objects(
+    run: Run, common: RunConfig, settings: Settings, attempt: _Attempt
+) -> tuple[Object, ...]:
+    job = training.training_job(
+        run,
         common,
         settings,
-        attempt=status.attempt,
-        inputs=status.config_digest or "",
-        suspend=is_halted(case, status),
+        attempt=attempt.number,
+        inputs=attempt.inputs,
+        suspend=attempt.suspend,
     )
+    objects = (inputs.config_map(run, common), training.training_service(run), job)
+    if not attempt.needs_coordinator:
+        return objects
+    return (
+        objects[0],
+        training.coordinator_service(run),
+        training.coordinator(run, common, settings, attempt.number),
+        *objects[1:],
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _serving_objects(run: Run, settings: Settings, path: str) -> tuple[Object, ...]:
+    return serving.service(run), serving.deployment(run, settings, path)
 
 
 def _needs_coordinator(case: Case, status: RunStatus) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,6 +37,20 @@ def run_from_object(body: Mapping[str, Any]) -> Run:
 
 
 def _spec(document: Any) -> tuple[RunSpec | None, str | None]:
+    """What is no JSON, as a date in a YAML file, is wrong somewhere, and told as it is."""
+    try:
+        text = json.dumps(document)
+    except (TypeError, ValueError):
+        return _validated(document)
+    return _known(text)
+
+
+@lru_cache(maxsize=4096)  # it is the same in every pass of a run
+def _known(text: str) -> tuple[RunSpec | None, str | None]:
+    return _validated(json.loads(text))
+
+
+def _validated(document: Any) -> tuple[RunSpec | None, str | None]:
     try:
         return RunSpec.model_validate(document), None
     except ValidationError as error:

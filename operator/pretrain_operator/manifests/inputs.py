@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -66,25 +67,21 @@ _TRAINING_ONLY: Mapping[str, IncEx | bool] = {
 
 def training_digest(spec: RunSpec, retries: int) -> str:
     """Of what the run itself says of training: another one is another attempt."""
-    return _digest(spec, _OWN_OR_LATER, spec.nodes.template, retries)
+    return _digest(spec, False, spec.nodes.template, retries, "[]")
 
 
 def stage_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:
     """Of what the run itself says of another stage: a change of it makes the Job anew."""
-    return _digest(spec, _TRAINING_ONLY, own, retries, *more)
+    return _digest(spec, True, own, retries, json.dumps(more))
 
 
-def _digest(
-    spec: RunSpec,
-    excluded: Mapping[str, IncEx | bool],
-    own: PodTemplate,
-    retries: int,
-    *more: object,
-) -> str:
+@lru_cache(maxsize=4096)
+def _digest(spec: RunSpec, of_other_stage: bool, own: PodTemplate, retries: int, more: str) -> str:
     """Defaults are left out: a field that a newer operator knows, and nobody has set, is no
-    change.
+    change. `more`: a JSON array.
     """
+    excluded = _TRAINING_ONLY if of_other_stage else _OWN_OR_LATER
     common = spec.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
     template = own.model_dump(mode="json", exclude_defaults=True)
-    parts = {"spec": common, "template": template, "retries": retries, "more": list(more)}
+    parts = {"spec": common, "template": template, "retries": retries, "more": json.loads(more)}
     return digest(parts)
