@@ -20,8 +20,8 @@ from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import epoch_seconds, micro_timestamp
 
 from .simulation import Simulation, kill_worker
-from .test_plan_scenarios import settle, started, step, until
-from .test_plan_walk import MAX_TICKS, scripted
+from .test_plan_scenarios import settle, started, step, training_run, until
+from .test_plan_walk import AWAY, MAX_TICKS, scripted, walked_without
 from .world import START, Operator, changed
 
 DOCS = Path(__file__).parents[2] / "docs" / "goodput.md"
@@ -49,8 +49,7 @@ def passed(simulation: Simulation) -> float:
 
 def stepping() -> Simulation:
     """At step 30, 34.8 s after admission, all booked."""
-    simulation = started(training__steps=10_000)
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run(training__steps=10_000)
     simulation.world.now += 10.0
     settle(simulation)
     return simulation
@@ -126,13 +125,9 @@ def test_every_moment_of_a_walk_is_booked_once():
     assert training.goodput == 0.5338
 
 
-@pytest.mark.parametrize("away", [range(1, 9), range(4, 9), range(8, 20), range(15, 40)])
+@pytest.mark.parametrize("away", AWAY)
 def test_run_whose_operator_is_away_meanwhile_has_every_moment_booked_once(away: range):
-    simulation = scripted()
-    for tick in range(MAX_TICKS):
-        if tick not in away:
-            Operator(simulation.world).settle()
-        simulation.tick()
+    simulation = walked_without(away)
     assert account_of(simulation).activity == "Finished"
     trained = epoch_seconds(simulation.world.status.artifacts[1].time)
     assert booked(training_of(simulation)) == pytest.approx(trained - START, abs=1e-6)
@@ -310,8 +305,8 @@ def test_start_without_a_node_is_queued_until_there_is_one():
 
 
 def test_stopped_run_is_booked_as_stopped_until_its_spec_is_changed():
-    simulation = started(recovery__maxInfrastructureFaults=0, recovery__maxApplicationFaults=0)
-    until(simulation, lambda: step(simulation) >= 30)
+    faults = {"recovery__maxInfrastructureFaults": 0, "recovery__maxApplicationFaults": 0}
+    simulation = training_run(**faults)
     kill_worker(simulation)
     settle(simulation)
     assert conditions.is_stopped(simulation.world.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -62,6 +63,34 @@ def until_state(simulation: Simulation, *wanted: str) -> None:
     until(simulation, lambda: state(simulation) in wanted)
 
 
+@cache
+def _walked_to(wanted: str, steps: int = 0, **changes: Any) -> Simulation:
+    simulation = started(**changes)
+    until(simulation, lambda: state(simulation) == wanted and step(simulation) >= steps)
+    return simulation
+
+
+# Walked to once: what follows is done to copies
+
+
+def starting_run() -> Simulation:
+    """With the Job of the first attempt, and no round yet."""
+    return _walked_to(conditions.STARTING).copy()
+
+
+def training_run(**changes: Any) -> Simulation:
+    """At step 30."""
+    return _walked_to(conditions.TRAINING, 30, **changes).copy()
+
+
+def deploying_run() -> Simulation:
+    return _walked_to(conditions.DEPLOYING).copy()
+
+
+def serving_run() -> Simulation:
+    return _walked_to(conditions.SERVING).copy()
+
+
 def job_names(simulation: Simulation) -> list[str]:
     return [job["metadata"]["name"] for job in simulation.world.of_kind("Job")]
 
@@ -78,8 +107,7 @@ def components(simulation: Simulation) -> set[str]:
 
 
 def test_run_suspended_in_training_saves_frees_its_devices_and_goes_on_when_resumed():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     simulation.world.edit(suspend=True)
     settle(simulation)
     assert state(simulation) == conditions.SUSPENDING
@@ -114,8 +142,7 @@ def test_run_suspended_in_the_data_stage_runs_it_again_when_resumed():
 
 
 def test_run_suspended_while_serving_has_no_server_and_serves_again_when_resumed():
-    simulation = started()
-    until_state(simulation, conditions.SERVING)
+    simulation = serving_run()
     simulation.world.edit(suspend=True)
     settle(simulation)
     simulation.tick()
@@ -130,8 +157,7 @@ def test_run_suspended_while_serving_has_no_server_and_serves_again_when_resumed
 
 
 def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_gone():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     simulation.world.edit(checkpoint={"interval": 30})
     settle(simulation)
     assert simulation.world.status.attempt == 2
@@ -159,8 +185,7 @@ def test_edit_of_what_an_attempt_is_made_from_starts_a_new_one_after_the_old_is_
     ],
 )
 def test_edit_of_how_training_runs_is_a_new_attempt_that_goes_on(part, changes):
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     edited = {**simulation.world.body["spec"].get(part, {}), **changes}
     simulation.world.edit(**{part: edited})
     simulation.slots = edited.get("count", 2)
@@ -184,8 +209,7 @@ def test_edit_of_how_training_runs_leaves_a_later_stage_alone():
 
 
 def test_edit_of_a_later_stage_does_not_disturb_training():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     simulation.world.edit(postTraining=[{"name": "other", "steps": 9}])
     settle(simulation)
     assert simulation.world.status.attempt == 1
@@ -194,8 +218,7 @@ def test_edit_of_a_later_stage_does_not_disturb_training():
 
 
 def test_operator_of_another_version_leaves_a_running_attempt_alone():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     newer = SETTINGS.model_copy(update={"unreachable_seconds": 60})
     decided = Operator(simulation.world, settings=newer).plan()
     assert (decided.apply, decided.delete) == ((), ())
@@ -229,6 +252,23 @@ def test_edit_of_what_an_attempt_is_not_made_from_is_no_new_attempt(changes):
     assert training_digest(edited, 0) == training_digest(spec, 0)
 
 
+def test_edit_to_a_value_that_only_python_takes_for_equal_makes_the_job_anew():
+    """What is kept between passes is found by equality, and 1 == True."""
+    mount = {"name": "more", "mountPath": "/more", "readOnly": 1}
+    simulation = started(data__template={"volumeMounts": [mount]})
+    settle(simulation)
+    simulation.world.edit(
+        data={
+            **simulation.world.body["spec"]["data"],
+            "template": {"volumeMounts": [{**mount, "readOnly": True}]},
+        }
+    )
+    settle(simulation)
+    job = simulation.world.objects[ObjectKey("Job", "demo-data")]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["volumeMounts"][-1]["readOnly"] is True
+
+
 def test_edit_of_the_data_template_makes_its_job_anew():
     simulation = started()
     settle(simulation)
@@ -242,8 +282,7 @@ def test_edit_of_the_data_template_makes_its_job_anew():
 
 
 def test_stage_added_behind_a_served_model_runs_while_the_old_one_serves_and_then_replaces_it():
-    simulation = started()
-    until_state(simulation, conditions.SERVING)
+    simulation = serving_run()
     entries = simulation.world.body["spec"]["postTraining"]
     simulation.world.edit(postTraining=[*entries, {"name": "more", "steps": 5}])
     settle(simulation)
@@ -256,8 +295,7 @@ def test_stage_added_behind_a_served_model_runs_while_the_old_one_serves_and_the
 
 
 def test_serving_taken_out_of_the_spec_is_removed():
-    simulation = started()
-    until_state(simulation, conditions.SERVING)
+    simulation = serving_run()
     spec = {key: value for key, value in simulation.world.body["spec"].items() if key != "serving"}
     simulation.world.body = {**simulation.world.body, "spec": spec}
     settle(simulation)
@@ -368,8 +406,7 @@ def test_stopped_training_goes_on_with_a_new_attempt_when_the_spec_changes():
 
 
 def test_faults_without_a_step_between_them_stop_the_run():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     for _ in range(3):
         kill_worker(simulation)
         settle(simulation)
@@ -382,8 +419,7 @@ def test_faults_without_a_step_between_them_stop_the_run():
 
 
 def test_faults_over_the_budget_without_new_steps_stop_the_run():
-    simulation = started(recovery={"maxInfrastructureFaults": 1})
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run(recovery__maxInfrastructureFaults=1)
     for _ in range(2):
         kill_worker(simulation)
         settle(simulation)
@@ -407,8 +443,7 @@ def test_faults_with_new_steps_between_them_are_borne_for_ever():
 
 
 def test_pod_that_fails_again_and_again_before_any_round_stops_the_run():
-    simulation = started()
-    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    simulation = starting_run()
     for number in range(3):
         assert state(simulation) == conditions.STARTING
         _failed_training_pod(simulation, number, exit_code=1, message="ImportError: torch")
@@ -418,16 +453,14 @@ def test_pod_that_fails_again_and_again_before_any_round_stops_the_run():
 
 
 def test_pod_out_of_memory_before_any_round_stops_the_run_at_once():
-    simulation = started()
-    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    simulation = starting_run()
     _failed_training_pod(simulation, 0, exit_code=137, message="", reason="OOMKilled")
     settle(simulation)
     assert state(simulation) == conditions.OUT_OF_MEMORY
 
 
 def test_preempted_pods_before_any_round_are_not_counted():
-    simulation = started()
-    until(simulation, lambda: "demo-train-1" in job_names(simulation))
+    simulation = starting_run()
     for number in range(5):
         _failed_training_pod(simulation, number, exit_code=143, message="", preempted=True)
     settle(simulation)
@@ -470,8 +503,7 @@ def _failed_training_pod(
 
 
 def test_training_job_that_fails_with_a_final_code_stops_the_run():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     fail_stage(simulation, "demo-train-1", 64, _error("another model's checkpoint", 64))
     settle(simulation)
     assert state(simulation) == conditions.BAD_INPUT
@@ -479,8 +511,7 @@ def test_training_job_that_fails_with_a_final_code_stops_the_run():
 
 
 def test_training_job_that_fails_otherwise_is_replaced_by_a_new_attempt():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     fail_stage(simulation, "demo-train-1", 1, "boom")
     settle(simulation)
     status = simulation.world.status
@@ -490,8 +521,7 @@ def test_training_job_that_fails_otherwise_is_replaced_by_a_new_attempt():
 
 
 def test_training_job_deleted_by_hand_comes_back_as_the_same_attempt():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     del simulation.world.objects[ObjectKey("Job", "demo-train-1")]
     settle(simulation)
     assert "demo-train-1" in job_names(simulation)
@@ -608,8 +638,7 @@ def test_pod_that_does_not_start_is_told_with_the_remedy_and_heals(seen, wanted,
 
 
 def test_server_that_crashes_again_and_again_is_told_once():
-    simulation = started()
-    until_state(simulation, conditions.DEPLOYING)
+    simulation = deploying_run()
     simulation.tick()
     ended = {"exitCode": 1, "reason": "Error", "message": "no such model"}
     circle = [
@@ -634,8 +663,7 @@ def test_server_that_crashes_again_and_again_is_told_once():
 
 
 def test_server_that_crashed_once_and_starts_again_is_not_looping():
-    simulation = started()
-    until_state(simulation, conditions.DEPLOYING)
+    simulation = deploying_run()
     simulation.tick()
     ended = {"exitCode": 1, "reason": "Error", "message": "no such model"}
     seen = {"restartCount": 1, "ready": False}
@@ -718,8 +746,7 @@ def test_run_whose_last_stage_has_no_image_is_told_before_anything_starts():
 
 
 def test_edit_that_breaks_a_rule_leaves_what_runs_and_the_correction_heals():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     before = job_names(simulation)
     model = simulation.world.body["spec"]["model"]
     simulation.world.edit(model={**model, "dim": 130})
@@ -750,16 +777,14 @@ def test_stage_whose_word_is_lost_runs_again():
 
 
 def test_finished_stage_whose_job_is_deleted_stays_finished():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     del simulation.world.objects[ObjectKey("Job", "demo-data")]
     settle(simulation)
     assert "demo-data" not in job_names(simulation)
 
 
 def test_pod_on_a_node_that_came_back_is_left_to_its_kubelet():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     power_off_node(simulation)
     decided = Operator(simulation.world).plan()
     assert [(d.key.kind, d.grace_seconds) for d in decided.delete] == [("Pod", 0)]
@@ -777,8 +802,7 @@ def test_model_without_serving_ends_completed():
 
 
 def test_server_scaled_by_hand_is_scaled_back():
-    simulation = started()
-    until_state(simulation, conditions.SERVING)
+    simulation = serving_run()
     key = ObjectKey("Deployment", "demo-serve")
     found = simulation.world.objects[key]
     simulation.world.objects[key] = changed(found, spec={**found["spec"], "replicas": 0})

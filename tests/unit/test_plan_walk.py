@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from pretrain_operator import conditions
@@ -12,6 +14,7 @@ from .world import Operator, World
 
 MAX_TICKS = 50
 STEPS = 80
+AWAY = (range(1, 9), range(4, 9), range(8, 20), range(15, 40))  # ticks
 
 
 def scripted() -> Simulation:
@@ -19,20 +22,32 @@ def scripted() -> Simulation:
     return cluster(World(demo_body(training__steps=STEPS)), script=script)
 
 
-def walk(simulation: Simulation) -> None:
-    """To Serving, with one operator."""
+@cache
+def walked_without(away: range) -> Simulation:
+    """All ticks, those of `away` without an operator. Shared: to be read only."""
+    simulation = scripted()
+    for tick in range(MAX_TICKS):
+        if tick not in away:
+            Operator(simulation.world).settle()
+        simulation.tick()
+    return simulation
+
+
+@cache
+def walked() -> Simulation:
+    """To Serving, with one operator. Shared: to be read only."""
+    simulation = scripted()
     operator = Operator(simulation.world)
     for _ in range(MAX_TICKS):
         operator.settle()
         if conditions.state(simulation.world.status) == conditions.SERVING:
-            return
+            return simulation
         simulation.tick()
     raise AssertionError(f"not serving after {MAX_TICKS} ticks: {simulation.world.status}")
 
 
 def test_run_with_a_killed_worker_and_a_lost_node_reaches_serving():
-    simulation = scripted()
-    walk(simulation)
+    simulation = walked()
     status = simulation.world.status
     assert [(made.stage, made.name) for made in status.artifacts] == [
         ("Data", None),
@@ -56,20 +71,15 @@ def test_run_with_a_killed_worker_and_a_lost_node_reaches_serving():
 
 
 def test_run_in_its_end_state_plans_nothing():
-    simulation = scripted()
-    walk(simulation)
+    simulation = walked()
     decided = Operator(simulation.world).plan()
     assert (decided.apply, decided.delete) == ((), ())
     assert decided.status == simulation.world.status
 
 
-@pytest.mark.parametrize("away", [range(1, 9), range(4, 9), range(8, 20), range(15, 40)])
+@pytest.mark.parametrize("away", AWAY)
 def test_run_whose_operator_is_away_meanwhile_catches_up(away: range):
-    simulation = scripted()
-    for tick in range(MAX_TICKS):
-        if tick not in away:
-            Operator(simulation.world).settle()
-        simulation.tick()
+    simulation = walked_without(away)
     status = simulation.world.status
     assert conditions.state(status) == conditions.SERVING
     assert status.budgets.total == len(status.incidents) == 2

@@ -21,7 +21,7 @@ from pretrain_operator.api.status import (
 )
 from pretrain_operator.times import timestamp
 
-from .test_plan_scenarios import settle, started, step, until
+from .test_plan_scenarios import settle, training_run
 from .world import START
 
 INTERVAL_SECONDS = 10.0
@@ -73,8 +73,7 @@ def test_first_figures_of_a_run_are_written_at_once():
 
 
 def test_infinite_losses_become_what_json_can_say():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     document = simulation.world.document
     assert document is not None
     assert document.progress is not None
@@ -93,8 +92,7 @@ def test_infinite_losses_become_what_json_can_say():
 
 
 def test_counts_do_not_fall_when_a_coordinator_has_forgotten_them():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     document = simulation.world.document
     assert document is not None
     for replay in (Replay(7, 0.5), Replay()):
@@ -107,8 +105,7 @@ def test_counts_do_not_fall_when_a_coordinator_has_forgotten_them():
 
 
 def test_quarantined_checkpoint_is_kept_and_told_once():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     document = simulation.world.document
     assert document is not None
     report = QuarantinedReport(20, "data.bin has another checksum", "/q/step-20", START)
@@ -123,8 +120,7 @@ def test_quarantined_checkpoint_is_kept_and_told_once():
 
 
 def test_training_run_costs_at_most_six_status_writes_a_minute():
-    simulation = started(training__steps=10_000)
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run(training__steps=10_000)
     writes = 0
     for _ in range(60):
         simulation.world.now += 1.0
@@ -140,8 +136,7 @@ def test_training_run_costs_at_most_six_status_writes_a_minute():
 
 
 def test_quarantined_checkpoint_is_no_longer_the_latest():
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     latest = world.document.latest_checkpoint

@@ -14,7 +14,7 @@ from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
 from .simulation import Simulation, kill_worker, node, power_off_node
-from .test_plan_scenarios import settle, started, state, step, summary, until
+from .test_plan_scenarios import settle, state, step, summary, training_run, until
 
 
 def _incident(number: int, budget: str, *, stepped: bool) -> IncidentStatus:
@@ -51,14 +51,8 @@ def test_incidents_without_a_step_between_them_are_barren(told: str, barren: boo
     assert restarts._is_barren(RunStatus(attempt=1, incidents=incidents)) is barren
 
 
-def training() -> Simulation:
-    simulation = started()
-    until(simulation, lambda: step(simulation) >= 30)
-    return simulation
-
-
 def test_incident_that_is_seen_again_is_charged_once():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     for _ in range(3):
         settle(simulation)
@@ -68,7 +62,7 @@ def test_incident_that_is_seen_again_is_charged_once():
 
 
 def test_durations_come_in_while_the_run_recovers():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     settle(simulation)
     (incident,) = simulation.world.status.incidents
@@ -81,7 +75,7 @@ def test_durations_come_in_while_the_run_recovers():
 
 
 def test_progress_past_a_fault_resets_the_counts_but_not_the_total():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     settle(simulation)
     assert simulation.world.status.budgets.infrastructure == 1
@@ -92,7 +86,7 @@ def test_progress_past_a_fault_resets_the_counts_but_not_the_total():
 
 
 def test_lost_node_is_blamed_once_kubernetes_has_noticed_it():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     power_off_node(simulation)
     assert world.document is not None
@@ -111,7 +105,7 @@ def test_lost_node_is_blamed_once_kubernetes_has_noticed_it():
 
 
 def test_pod_that_turns_out_to_have_run_out_of_memory_moves_the_charge():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     agent = world.document.agents[0]
@@ -132,7 +126,7 @@ def test_pod_that_turns_out_to_have_run_out_of_memory_moves_the_charge():
 
 
 def test_hang_is_charged_once_its_stacks_are_told_with_the_suspect_and_its_frames():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     pod = world.document.agents[0].name
@@ -157,7 +151,7 @@ def test_hang_is_charged_once_its_stacks_are_told_with_the_suspect_and_its_frame
 
 
 def test_new_coordinator_that_counts_rounds_anew_is_still_heard():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     world.document = replace(world.document, round=7)
@@ -177,7 +171,7 @@ def test_new_coordinator_that_counts_rounds_anew_is_still_heard():
 
 
 def test_late_fault_of_an_older_time_told_by_a_new_coordinator_is_charged_once():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     fault = FaultReport(1, 0, world.now - 10, signal=9)
@@ -191,7 +185,7 @@ def test_late_fault_of_an_older_time_told_by_a_new_coordinator_is_charged_once()
 
 
 def test_incident_told_again_by_the_next_coordinator_is_charged_once():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     kill_worker(simulation)
     settle(simulation)
@@ -203,7 +197,7 @@ def test_incident_told_again_by_the_next_coordinator_is_charged_once():
 
 
 def test_silent_coordinator_does_not_turn_old_pod_failures_into_a_stop():
-    simulation = training()
+    simulation = training_run()
     for number in range(3):
         _failed_pod(simulation, number, created=-9, ended=-1, reason="OOMKilled")
     simulation.world.document = None
@@ -212,7 +206,7 @@ def test_silent_coordinator_does_not_turn_old_pod_failures_into_a_stop():
 
 
 def test_failures_of_a_spare_while_a_round_steps_do_not_stop_the_run():
-    simulation = training()
+    simulation = training_run()
     for number in range(5):
         _failed_pod(simulation, number, created=1 + number, ended=2 + number)
     simulation.world.now += 10
@@ -221,7 +215,7 @@ def test_failures_of_a_spare_while_a_round_steps_do_not_stop_the_run():
 
 
 def test_old_failures_of_a_slot_do_not_stop_a_run_whose_round_broke_just_now():
-    simulation = training()
+    simulation = training_run()
     for number in range(5):
         _failed_pod(simulation, number, created=1 + number, ended=2 + number)
     simulation.world.now += 10
@@ -232,7 +226,7 @@ def test_old_failures_of_a_slot_do_not_stop_a_run_whose_round_broke_just_now():
 
 
 def test_slot_whose_pods_fail_before_they_join_the_next_round_stops_the_run():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     _failed_pod(simulation, 9, created=-99, ended=1)  # the member that was lost
     for number in range(3):
@@ -247,7 +241,7 @@ def test_slot_whose_pods_fail_before_they_join_the_next_round_stops_the_run():
 
 
 def test_pod_out_of_memory_after_a_round_is_no_failure_of_the_first_step():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     simulation.world.now += 10
     _failed_pod(simulation, 0, created=-2, ended=-1, reason="OOMKilled")
@@ -299,7 +293,7 @@ def _failed_pod(
 
 
 def test_incidents_in_the_status_are_bounded():
-    simulation = training()
+    simulation = training_run()
     world = simulation.world
     assert world.document is not None
     incidents = tuple(
@@ -322,7 +316,7 @@ def test_incidents_in_the_status_are_bounded():
 
 
 def test_incident_of_an_older_attempt_is_not_charged_to_the_new_one():
-    simulation = training()
+    simulation = training_run()
     kill_worker(simulation)
     simulation.world.edit(checkpoint={"interval": 7})
     settle(simulation)

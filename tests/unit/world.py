@@ -5,6 +5,7 @@ cache, on a stand-in of the API server and of the coordinator. No operator code 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from pretrain_llm.contract.status import StatusDocument
@@ -119,7 +120,8 @@ class World:
         return versionless, self.document, self.now
 
     def of_kind(self, kind: str) -> list[Object]:
-        return [item for key, item in sorted(self.objects.items()) if key.kind == kind]
+        found = [(key.name, item) for key, item in self.objects.items() if key.kind == kind]
+        return [item for _name, item in sorted(found, key=itemgetter(0))]
 
     def edit(self, **parts: Any) -> None:
         """What a user does to the spec."""
