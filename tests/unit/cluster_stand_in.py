@@ -41,22 +41,35 @@ def key_of(item: Object) -> ObjectKey:
 
 
 class Table(UserDict[Any, Object]):
-    """Objects by key. Whatever is written, by whom ever, is a new resourceVersion."""
+    """Objects by key. Whatever is written or deleted, by whom ever, is a new resourceVersion."""
 
     def __init__(self, namespace: str = "") -> None:
         super().__init__()
         self.namespace = namespace
         self.newest_version = 0
         self.made = 0  # objects so far, for uids
+        self._versions: dict[str, int] = {}  # by kind
 
     def __setitem__(self, key: Any, item: Object) -> None:
-        self.newest_version += 1
+        self._touch(item["kind"])
         metadata = {"resourceVersion": str(self.newest_version)}
         if self.namespace:
             metadata["namespace"] = self.namespace
         if "uid" not in item["metadata"]:
             metadata["uid"] = self._uid(key, item["kind"])
         self.data[key] = changed(item, metadata=metadata)
+
+    def __delitem__(self, key: Any) -> None:
+        self._touch(self.data[key]["kind"])
+        del self.data[key]
+
+    def version_of(self, kind: str) -> int:
+        """When an object of this kind was last written or deleted."""
+        return self._versions.get(kind, 0)
+
+    def _touch(self, kind: str) -> None:
+        self.newest_version += 1
+        self._versions[kind] = self.newest_version
 
     def _uid(self, key: Any, kind: str) -> str:
         if key in self.data:
@@ -66,7 +79,9 @@ class Table(UserDict[Any, Object]):
 
     def copy(self) -> Table:
         """The same versions, not new ones."""
-        return copy.copy(self)
+        twin = copy.copy(self)
+        twin._versions = dict(self._versions)
+        return twin
 
 
 class Store(Protocol):

@@ -155,6 +155,7 @@ class Operator:
         self._settings = settings
         self._cluster = ClusterStandIn(world, **hooks)
         self._cache = ObjectCache()
+        self._seen: dict[str, int] = {}  # of each kind, its version when it was last listed
         self._key = RunKey(world.objects.namespace, world.run_name)
         self._reconciler = Reconciler(
             self._cluster,  # type: ignore[arg-type]
@@ -202,10 +203,14 @@ class Operator:
         return sum(call != "create Event" for call in self._cluster.calls[before:])
 
     def _watch(self) -> None:
+        """Kinds of which nothing was written since they were last listed say nothing."""
         for kind in _WATCHED:
+            if self._seen.get(kind) == (version := self._world.table(kind).version_of(kind)):
+                continue
             selector = "" if kind in _UNLABELLED else RUN_LABEL
             listed = done(self._cluster.list(kind, label_selector=selector))
             self._cache.replace(kind, None, listed.items, listed.resource_version)
+            self._seen[kind] = version
 
 
 __all__ = ["SETTINGS", "START", "Object", "Operator", "World", "changed", "key_of"]
