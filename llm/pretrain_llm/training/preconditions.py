@@ -88,11 +88,11 @@ def _family(model: ModelConfig) -> Iterator[Problem]:
     name, width = model.architecture, model.dim // model.num_heads
     if name in UNGROUPED and model.num_kv_heads != model.num_heads:
         message = f"{name} has no grouped heads"
-        remedy = f"Set it to spec.model.numHeads {model.num_heads}, or leave it out."
+        remedy = f"Start a run under another name with numHeads {model.num_heads} of them."
         yield "spec.model.numKVHeads", model.num_kv_heads, message, remedy
     if name == "gpt_neox" and width % 8:
         message = f"a head is {width} wide, and {name} rotates an even quarter of it"
-        remedy = "Make spec.model.dim / numHeads a multiple of 8."
+        remedy = "Start a run under another name, where dim / numHeads is a multiple of 8."
         yield "spec.model.numHeads", model.num_heads, message, remedy
 
 
