@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hack.local_values import registry_values
 from pretrain_operator.__main__ import _parser
 from pretrain_operator.conditions import STOPPED, WAITING
 from pretrain_operator.refusals import CONDITION, REASON
@@ -198,6 +199,17 @@ def test_values_of_a_cluster_without_a_registry_fit_the_schema(tmp_path: Any) ->
     assert {template.image for template in found.templates.values()} == {"pretrain.local/host:1"}
     mounted = [mount["mountPath"] for mount in found.templates["serving"].volume_mounts]
     assert mounted == ["/usr", "/opt/python", str(tmp_path / "serve"), str(tmp_path)]
+    assert "--enforce-eager" in found.serving_arguments
+
+
+def test_values_of_the_demo_on_a_registry_serve_on_cpus(tmp_path: Any) -> None:
+    file = tmp_path / "values.json"
+    file.write_text(json.dumps(registry_values("registry.test/pretrain")))
+    found = settings(f"--values={file}")
+    images = {name: template.image for name, template in found.templates.items()}
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert images["training"] == f"registry.test/pretrain/trainer:{version}"
+    assert images["serving"] == f"registry.test/pretrain/serve-cpu:{version}"
     assert "--enforce-eager" in found.serving_arguments
 
 
