@@ -16,11 +16,14 @@ import pytest
 
 from pretrain_llm import reports
 from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main
+from pretrain_llm.agent.bell import Bell
+from pretrain_llm.agent.link import Link
 from pretrain_llm.agent.outbox import Outbox
 from pretrain_llm.contract import codec, environment, exit_codes
-from pretrain_llm.contract.protocol import AgentEvent
+from pretrain_llm.contract.protocol import AgentEvent, Carried, RoundView
 from pretrain_llm.contract.reports import FaultReport, RestoredReport, StepReport, WorkerReport
 from pretrain_llm.contract.results import StageError
+from pretrain_llm.contract.status import Replay
 from pretrain_llm.errors import InputError
 
 from .agent_world import ROOT, eventually, is_alive, small_run
@@ -166,6 +169,19 @@ def variables(folder: Path) -> dict[str, str]:
         environment.POD_NAME: "pod-2",
         environment.GRACE_SECONDS: "60",
     }
+
+
+def test_link_keeps_what_it_carries_until_the_new_coordinator_has_heard_it(folder: Path) -> None:
+    mine = Link(settings.settings(variables(folder)), Bell())
+    rich = Carried(initial_loss=8.0, highest_step=50, replay=Replay(21, 0.0))
+    poor = Carried(initial_loss=8.0, highest_step=50)  # from another agent that knew less
+    mine._hear(RoundView("first", 1, carried=rich), mine._report())
+    mine._hear(RoundView("second", 1, carried=poor), None)
+    assert mine._report().carried == rich
+    mine._hear(RoundView("second", 2, carried=rich), mine._report())
+    later = Carried(initial_loss=8.0, highest_step=60, replay=Replay(21, 0.0))
+    mine._hear(RoundView("second", 3, carried=later), None)
+    assert mine._report().carried == later
 
 
 def test_settings_come_from_the_pods_environment(folder: Path) -> None:

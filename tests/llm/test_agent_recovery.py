@@ -50,6 +50,8 @@ def test_coordinator_killed_round_goes_on_and_recovers_later(world: World) -> No
     before = world.stepping()
     members, pids = world.members(), [world.worker_pids(name) for name in world.members()]
     assert before.progress
+    # Later steps are there: so the agents have the answer to what they told before.
+    world.stepping(above=before.progress.step)
     world.coordinator.kill()
     world.coordinator.wait()
     world.start_coordinator()

@@ -56,6 +56,7 @@ class Link:
         self._view = _NOTHING_HEARD
         self._highest_round = 0
         self._retired: set[str] = set()  # coordinators that were replaced
+        self._reminded: str | None = None  # the coordinator that has heard what we carry
         self._heard_at = time.monotonic()
         self._is_dirty = True
         self._is_closed = False
@@ -191,12 +192,13 @@ class Link:
                 return
             if answered:
                 self._outbox = outbox.without_acknowledged(self._outbox, view.acknowledged)
+                self._reminded = view.coordinator
             known = self._view
             if view.coordinator == known.coordinator and view.revision < known.revision:
                 return  # the two connections crossed
             if view.coordinator != known.coordinator:
                 self._retired.add(known.coordinator)
-            if not view.carried.highest_step:  # a new coordinator that does not know better yet
+            if view.coordinator != self._reminded:  # it has not heard yet what we carry
                 view = replace(view, carried=known.carried)
             self._view = view
             self._highest_round = max(self._highest_round, view.round)
