@@ -38,7 +38,7 @@ setup: env-operator env-train env-serve kubernetes corpus ## All of it
 .PHONY: demo demo-down
 demo: $(if $(CLUSTER),env-operator corpus,setup) ## From text to a chat answer, with a killed worker (KEEP=1, CLUSTER=current)
 	@$(operator_env)/bin/python -m hack.demo $(if $(KEEP),--keep) \
-	  $(if $(CLUSTER),--cluster $(CLUSTER) --image-prefix $(IMAGE_PREFIX))
+	  $(if $(CLUSTER),--cluster $(CLUSTER) --image-prefix $(IMAGE_PREFIX)) $(if $(VALUES),--values $(VALUES))
 demo-down: ## Remove what `make demo KEEP=1` left
 	@$(operator_env)/bin/python -m hack.demo --down
 

@@ -122,6 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--cluster", choices=["local", "current"], default="local")
     parser.add_argument("--image-prefix", help="with --cluster current: where the images are")
+    parser.add_argument("--values", type=Path, help="with --cluster current: chart values")
     parser.add_argument("--down", action="store_true", help="only remove the local cluster")
     return parser.parse_args()
 
@@ -130,7 +131,7 @@ def arguments() -> argparse.Namespace:
 def chosen_place(options: argparse.Namespace) -> Iterator[place.Place]:
     values = place.DIRECTORY / "values.yaml"
     if options.cluster == "current":
-        yield place.current(values, options.image_prefix)
+        yield place.current(values, options.image_prefix, options.values)
         return
     say("starting Kubernetes: control plane and three nodes")
     cluster = place.demo_cluster()

@@ -44,15 +44,19 @@ def local(cluster: Cluster, values: Path, *, nodes: int = 3, keep: bool = False)
             cluster.down()
 
 
-def current(values: Path, image_prefix: str | None) -> Place:
-    """The current kube context; images from its registry, vLLM's CPU build for this recipe."""
+def current(values: Path, image_prefix: str | None, given: Path | None = None) -> Place:
+    """The current kube context; images from its registry, vLLM's CPU build for this recipe.
+
+    `given` are chart values to use as they are instead.
+    """
     missing = [tool for tool in ("kubectl", "helm") if not shutil.which(tool)]
     if missing:
         raise StepError(
             f"{' and '.join(missing)} not found on PATH: install it, or leave out CLUSTER"
         )
-    values.write_text(json.dumps(local_values.registry_values(image_prefix)))
-    return Place(Kube("kubectl", "helm"), values)
+    if given is None:
+        values.write_text(json.dumps(local_values.registry_values(image_prefix)))
+    return Place(Kube("kubectl", "helm"), given or values)
 
 
 def _default_storage_class() -> dict[str, object]:
