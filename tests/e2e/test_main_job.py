@@ -88,14 +88,16 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     assert after["status"]["budgets"]["total"] == 0
     assert after["status"]["attempt"] == 1
 
-    # Suspended: a checkpoint first, then no pod of the training is left.
+    # Suspended: a checkpoint first, then no pod of the training holds a device. Objects of
+    # pods that have ended may be there for a moment longer.
     watch.patch({"suspend": True})
     suspended = watch.until(
         "the suspension",
         lambda run: scenario.condition(run, "Succeeded").get("reason") == "Suspended",
         60,
     )
-    assert watch.training_pods() == []
+    phases = {pod["status"]["phase"] for pod in watch.training_pods()}
+    assert phases <= {"Succeeded", "Failed"}
     saved = suspended["status"]["checkpoints"]["latest"]["step"]
     assert saved >= scenario.current_step(after)
     watch.patch({"suspend": False})
