@@ -255,7 +255,10 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
         ),
         parallelism=parallelism,
         checkpoint=contract.CheckpointConfig(
-            interval=spec.checkpoint.interval, keep_latest=spec.checkpoint.keep_latest
+            interval=spec.checkpoint.interval,
+            keep_latest=spec.checkpoint.keep_latest,
+            keep_steps=spec.checkpoint.keep_steps,
+            keep_every=spec.checkpoint.keep_every,
         ),
         export=contract.ExportConfig(dtype=spec.export.dtype),
         post_training=_post_training(spec),

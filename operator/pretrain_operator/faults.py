@@ -23,6 +23,7 @@ from . import conditions, fault_messages
 
 Level = Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
 Budget = Literal["Infrastructure", "Application", "None"]
+Blame = Literal["Never", "Repeated", "AtOnce"]  # when such faults exclude their node
 
 POD_FAILED = "PodFailed"  # its agent never joined a round
 JOB_FAILED = "JobFailed"  # the Job gave up
@@ -65,6 +66,7 @@ class Row:
     words: str  # what happened
     state: str = conditions.STAGE_FAILED  # of the run, where the level is Stop
     remedy: str = ""
+    blames_node: Blame = "Never"
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "a node stopped answering",
+        blames_node="Repeated",
     ),
     Row(
         "DiskPressure",
@@ -221,6 +224,7 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "a pod was evicted because its node's disk was full",
+        blames_node="Repeated",
     ),
     Row(
         "NodeCordoned",
@@ -242,6 +246,7 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "an agent stopped answering",
+        blames_node="Repeated",
     ),
     Row(
         "NodeUnhealthy",
@@ -249,6 +254,7 @@ TABLE = (
         "WorkerRestart",
         "Infrastructure",
         "a worker failed on an unhealthy node",
+        blames_node="AtOnce",
     ),
     Row(
         "DeviceBroken",
@@ -256,6 +262,7 @@ TABLE = (
         "WorkerRestart",
         "Infrastructure",
         "a device or its links broke",
+        blames_node="AtOnce",
     ),
     Row(
         "CollectiveTimeout",
@@ -270,6 +277,7 @@ TABLE = (
         "WorkerRestart",
         "Application",
         "no step came, and no worker had ended",
+        blames_node="Repeated",
     ),
     Row(
         "DeviceError",
@@ -277,6 +285,7 @@ TABLE = (
         "WorkerRestart",
         "Application",
         "a program failed on the device",
+        blames_node="Repeated",
     ),
     Row(
         "WorkerKilled",
@@ -291,6 +300,7 @@ TABLE = (
         "WorkerRestart",
         "Application",
         "a worker crashed",
+        blames_node="Repeated",
     ),
     Row(
         "WorkerError",
@@ -325,6 +335,11 @@ TABLE = (
 
 def fault(evidence: Evidence) -> Fault:
     return Fault(next(row for row in TABLE if row.matches(evidence)), evidence)
+
+
+def blame(fault_class: str) -> Blame:
+    """Of a row by its name; a row that is no more blames nobody."""
+    return next((row.blames_node for row in TABLE if row.name == fault_class), "Never")
 
 
 def _detailed(words: str, seen: Evidence) -> str:

@@ -11,11 +11,21 @@ ATTEMPT_LABEL = "pretrain.dev/attempt"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "pretrain-operator"
 
+# On Nodes, with the time of their end in seconds since the epoch.
+EXCLUDED_LABEL = "pretrain.dev/excluded"  # from all runs; also the key of the taint
+# Somebody mended the node then (seconds since the epoch): what was before counts no more.
+REPAIRED_LABEL = "pretrain.dev/repaired-at"
+
 # Digest of the whole desired object: an unchanged child costs no API call.
 APPLIED_ANNOTATION = "pretrain.dev/applied"
 # Digest of what a Job was made from, as far as the run's own spec and status say it: a Job whose
 # inputs changed is made anew, one that merely a newer operator would write otherwise is not.
 INPUTS_ANNOTATION = "pretrain.dev/inputs"
+
+
+def excluded_from_label(run_uid: str) -> str:
+    """On Nodes: excluded from this run alone."""
+    return f"{EXCLUDED_LABEL}-from-{run_uid}"
 
 
 def config_map(run: str, digest: str) -> str:

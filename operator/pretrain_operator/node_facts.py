@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .names import REPAIRED_LABEL
 from .observed import KubernetesObject
 
 _OF_DEVICES = re.compile(r"gpu|xid|nvlink|nvswitch|ecc|infiniband|iblink|acceleratedhardware", re.I)
@@ -27,6 +28,21 @@ def problem(node: KubernetesObject) -> str | None:
 def is_cordoned(node: KubernetesObject) -> bool:
     """Whether somebody, for example a health daemon, keeps new pods away."""
     return bool(node.get("spec", {}).get("unschedulable"))
+
+
+def excluded_until(node: KubernetesObject, label: str) -> float:
+    """Seconds since the epoch, as `label` says; 0 where the node has no such label."""
+    return _seconds(node, label)
+
+
+def repaired_at(node: KubernetesObject) -> float:
+    """Seconds since the epoch, as whoever mended the node says; 0: nobody did."""
+    return _seconds(node, REPAIRED_LABEL)
+
+
+def _seconds(node: KubernetesObject, label: str) -> float:
+    value = str((node["metadata"].get("labels") or {}).get(label, ""))
+    return float(value) if value.isdecimal() else 0.0
 
 
 def _is_problem(entry: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from pretrain_llm import artifacts
 from pretrain_llm.checkpoints import folders
+from pretrain_llm.contract.config import CheckpointConfig
 from pretrain_llm.contract.layout import MANIFEST
 from pretrain_llm.contract.manifests import CheckpointManifest
 
@@ -86,7 +87,7 @@ def test_retention_keeps_the_newest_and_removes_older_leftovers(root: Path) -> N
         write_checkpoint(root, step)
     write_files(root, 5)
     write_files(root, 10)  # being saved right now
-    folders.apply_retention(root, keep_latest=2)
+    folders.apply_retention(root, CheckpointConfig(interval=2, keep_latest=2))
     assert folders.steps(root) == (6, 8, 10)
 
 
@@ -101,11 +102,11 @@ def test_quarantine_of_the_same_step_twice_keeps_both(root: Path) -> None:
 
 
 def test_retention_killed_at_any_change_leaves_only_whole_checkpoints(root: Path) -> None:
-    def prepare() -> tuple[Path, int]:
+    def prepare() -> tuple[Path, CheckpointConfig]:
         shutil.rmtree(root, ignore_errors=True)
         for step in (2, 4, 6):
             write_checkpoint(root, step)
-        return root, 1
+        return root, CheckpointConfig(interval=2, keep_latest=1)
 
     count = 0
     for _ in kills(prepare, folders.apply_retention):

@@ -12,11 +12,13 @@ import torch.distributed as dist
 from pretrain_llm.checkpoints import folders
 from pretrain_llm.checkpoints.sealing import Save, Sealer
 from pretrain_llm.checkpoints.selection import Identity
+from pretrain_llm.contract.config import CheckpointConfig
 from pretrain_llm.contract.reports import SavedReport
 
 from .test_checkpoints_folders import verified, write_files
 
 IDENTITY = Identity("model", "tokenizer", "data", "run", 8, 32, 1)
+POLICY = CheckpointConfig(interval=1, keep_latest=2)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def saved() -> list[SavedReport]:
 
 @pytest.fixture
 def sealer(group: dist.ProcessGroup, tmp_path: Path, saved: list[SavedReport]) -> Sealer:
-    return Sealer(tmp_path, IDENTITY, 2, {"torch": "2"}, group, saved.append)
+    return Sealer(tmp_path, IDENTITY, POLICY, {"torch": "2"}, group, saved.append)
 
 
 def test_sealing_waits_for_the_writing_and_then_reports(

@@ -13,6 +13,7 @@ from pretrain_llm.checkpoints.selection import (
     share,
     superseded,
 )
+from pretrain_llm.contract.config import CheckpointConfig
 from pretrain_llm.contract.manifests import CheckpointManifest, FileEntry
 from pretrain_llm.errors import InputError
 
@@ -36,7 +37,32 @@ THEIRS = CheckpointManifest(
     ],
 )
 def test_superseded(verified: tuple[int, ...], keep_latest: int, expected: tuple[int, ...]) -> None:
-    assert superseded(verified, keep_latest) == expected
+    assert superseded(verified, CheckpointConfig(10, keep_latest)) == expected
+
+
+@pytest.mark.parametrize(
+    ("verified", "expected"),
+    [
+        ((0, 1, 2, 3, 4, 5, 6), (3,)),  # 0, 1, 2, 4: listed; 5, 6: the newest
+        ((0, 7, 1000, 1500, 2000, 2001, 2002), (7, 1500)),  # multiples of 1000 too
+        ((0, 1, 2), ()),
+    ],
+)
+def test_superseded_leaves_the_steps_to_keep_for_good(
+    verified: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    policy = CheckpointConfig(10, 2, keep_steps=(0, 1, 2, 4), keep_every=1000)
+    assert superseded(verified, policy) == expected
+
+
+def test_pythias_154_checkpoints_are_eleven_steps_and_a_thousand() -> None:
+    """Biderman et al. 2023, section 2.1: 0, 1, 2, 4, ..., 512, then every 1,000 to 143,000."""
+    policy = CheckpointConfig(
+        143_000, 2, keep_steps=(0, *(2**n for n in range(10))), keep_every=1000
+    )
+    kept = [step for step in range(143_001) if policy.keeps(step)]
+    assert len(kept) == 154
+    assert kept[:12] == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
 
 
 @pytest.mark.parametrize(

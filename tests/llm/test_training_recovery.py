@@ -115,6 +115,25 @@ def test_training_finished_keeps_the_newest_and_can_be_prolonged(volume: Path) -
     assert _checkpoints(run) == [17, 12, 10]
 
 
+def test_training_saves_listed_steps_keeps_them_and_resumes_from_the_first_weights(
+    volume: Path, undisturbed: dict[int, float]
+) -> None:
+    run = changed(
+        _run(volume),
+        training={"steps": 11},
+        checkpoint={"interval": 4, "keep_latest": 2, "keep_steps": (0, 1, 2), "keep_every": 5},
+    )
+    assert trained(run, ranks=2).saved_steps == [0, 1, 2, 4, 5, 8, 10, 11]
+    root = Path(run.layout.checkpoints)
+    assert _checkpoints(run) == [11, 10, 5, 2, 1, 0]
+    for step in (11, 10, 5, 2, 1):
+        folders.remove(root, step)
+    again = trained(changed(run, training={"steps": 3}), ranks=2)
+    assert again.restored_step == 0
+    assert again.saved_steps == [1, 2, 3]
+    assert again.losses == pytest.approx({step: undisturbed[step] for step in (1, 2, 3)})
+
+
 def test_training_finished_and_started_again_trains_nothing(volume: Path) -> None:
     run = changed(_on_one_rank(_run(volume)), training={"steps": 3})
     trained(run)

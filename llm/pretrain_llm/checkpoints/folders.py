@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .. import artifacts
 from ..contract import codec
+from ..contract.config import CheckpointConfig
 from ..contract.layout import MANIFEST
 from ..contract.manifests import CheckpointManifest, FileEntry
 from .selection import Found, abandoned, superseded
@@ -94,12 +95,12 @@ def remove_unfinished(root: Path, findings: Iterable[Found]) -> None:
             remove(root, item.step)
 
 
-def apply_retention(root: Path, keep_latest: int) -> None:
+def apply_retention(root: Path, policy: CheckpointConfig) -> None:
     """Deletes superseded checkpoints, and older leftovers of saves that never finished."""
     findings = scan(root)
     verified = [item.step for item in findings if item.manifest]
     unfinished = [item.step for item in findings if not item.manifest and not item.damage]
-    for step in (*superseded(verified, keep_latest), *abandoned(unfinished, verified)):
+    for step in (*superseded(verified, policy), *abandoned(unfinished, verified)):
         remove(root, step)
 
 

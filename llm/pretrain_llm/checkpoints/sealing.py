@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from ..contract.config import CheckpointConfig
 from ..contract.manifests import CheckpointManifest, FileEntry
 from ..contract.reports import SavedReport
 from . import folders
@@ -41,13 +42,13 @@ class Sealer:
         self,
         root: Path,
         identity: Identity,
-        keep_latest: int,
+        policy: CheckpointConfig,
         versions: dict[str, str],
         group: dist.ProcessGroup,
         on_saved: Callable[[SavedReport], None],
     ) -> None:
         """`group`: gloo over all ranks, used by nobody else once saves are submitted."""
-        self._root, self._identity, self._keep_latest = root, identity, keep_latest
+        self._root, self._identity, self._policy = root, identity, policy
         self._versions, self._group, self._on_saved = versions, group, on_saved
         self._saves: queue.Queue[Save] = queue.Queue()
         self._failure: BaseException | None = None
@@ -90,7 +91,7 @@ class Sealer:
         manifest = self._manifest(save.step, files)
         folders.write_manifest(self._root, manifest)
         self._on_saved(_saved_report(self._root, manifest, save.stall_seconds))
-        folders.apply_retention(self._root, self._keep_latest)
+        folders.apply_retention(self._root, self._policy)
 
     def _gathered(self, step: int) -> tuple[FileEntry, ...] | None:
         """Everybody's files on rank 0, None on the others."""

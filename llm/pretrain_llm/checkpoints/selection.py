@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from ..contract.config import CheckpointConfig
 from ..contract.manifests import CheckpointManifest, FileEntry
 from ..errors import InputError
 
@@ -80,9 +81,10 @@ def newest_whole(
     return None
 
 
-def superseded(verified: Collection[int], keep_latest: int) -> tuple[int, ...]:
-    """Verified steps that are not among the newest to keep, oldest first."""
-    return tuple(sorted(verified)[: -max(MIN_KEPT, keep_latest)])
+def superseded(verified: Collection[int], policy: CheckpointConfig) -> tuple[int, ...]:
+    """Verified steps that are neither among the newest nor kept for good, oldest first."""
+    older = sorted(verified)[: -max(MIN_KEPT, policy.keep_latest)]
+    return tuple(step for step in older if not policy.keeps(step))
 
 
 def abandoned(unfinished: Iterable[int], verified: Collection[int]) -> tuple[int, ...]:

@@ -121,6 +121,13 @@ class ParallelismConfig:
 class CheckpointConfig:
     interval: int  # steps
     keep_latest: int
+    keep_steps: tuple[int, ...] = ()
+    keep_every: int | None = None
+
+    def keeps(self, step: int) -> bool:
+        """Whether this step is saved whatever the interval, and its checkpoint never deleted."""
+        every = self.keep_every
+        return step in self.keep_steps or (every is not None and step > 0 and step % every == 0)
 
 
 @dataclass(frozen=True)

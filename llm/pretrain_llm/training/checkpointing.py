@@ -18,6 +18,7 @@ from torchtitan.components.checkpoint import CheckpointManager
 from ..checkpoints.restoring import newest_verified
 from ..checkpoints.sealing import Save, Sealer
 from ..checkpoints.selection import Identity
+from ..contract.config import CheckpointConfig
 from ..contract.reports import QuarantinedReport, SavedReport, SavingReport
 from .reporting import report
 
@@ -28,17 +29,17 @@ class VerifiedCheckpoints(CheckpointManager):
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
         identity: Identity
-        keep_latest: int
+        policy: CheckpointConfig
 
     def __init__(self, config: Config, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        self._identity = config.identity
+        self._identity, self._policy = config.identity, config.policy
         self._group = dist.new_group(backend="gloo")
-        self._at_step = 0  # loaded or saved last
+        self._at_step: int | None = None  # loaded or saved last
         self._sealer = Sealer(
             Path(self.folder),
             config.identity,
-            config.keep_latest,
+            config.policy,
             {name: version(name) for name in ("torch", "torchtitan")},
             self._group,
             _report_saved,
@@ -65,6 +66,11 @@ class VerifiedCheckpoints(CheckpointManager):
         stall_seconds = time.monotonic() - begun
         self._sealer.submit(Save(curr_step, self.save_future, stall_seconds))
         return True
+
+    def _should_save(self, curr_step: int, last_step: bool = False) -> bool:
+        if curr_step == 0:  # nothing is trained: only where the user wants the first weights
+            return self._policy.keeps(0)
+        return super()._should_save(curr_step, last_step) or self._policy.keeps(curr_step)
 
     def __del__(self) -> None:
         """Nothing: the parent closes here, and after an error that would wait for dead peers."""

@@ -71,6 +71,8 @@ class Trainer(torchtitan.trainer.Trainer):
             self._stop.listen()
             self.metrics_processor.start_clock()
             report(restored=RestoredReport(self.step, time.time()))
+            if self.step == 0:
+                self.checkpointer.save(0)
         asked_to_stop = self._stop.agreed()
         if not super().should_continue_training():
             # Ends train() here: what follows there only sleeps 2 s for the other ranks, and
@@ -318,6 +320,6 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
         last_save_model_only=False,  # more training can go on from the last one
         initial_load_model_only=False,
         keep_latest_k=0,
-        keep_latest=run.checkpoint.keep_latest,
+        policy=run.checkpoint,
         identity=identity(run, inputs),
     )

@@ -225,6 +225,14 @@ class Parallelism(ApiModel):
 class Checkpoint(ApiModel):
     interval: int = Field(1000, ge=1, le=MAX_STEPS, description="Steps between checkpoints.")
     keep_latest: int = Field(3, ge=2, le=1000, description="Verified checkpoints to keep.")
+    keep_steps: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] = Field(
+        (),
+        max_length=1000,
+        description="Further steps to save, and to keep for good; 0: the weights before the first.",
+    )
+    keep_every: int | None = Field(
+        None, ge=1, le=MAX_STEPS, description="Its multiples too are saved and kept for good."
+    )
 
 
 class Stall(ApiModel):
@@ -250,6 +258,15 @@ class Recovery(ApiModel):
     )
     max_application_faults: int = Field(
         3, ge=0, le=100_000, description="Errors of the program itself, without progress between."
+    )
+    exclude_node_after: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description=(
+            "Faults of one node after which the run leaves it for a time; broken hardware counts"
+            " at once. 0: it never does."
+        ),
     )
     stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
 

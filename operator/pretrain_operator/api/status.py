@@ -11,6 +11,7 @@ from pydantic import Field
 from .base import ApiModel
 
 MAX_INCIDENTS = 20
+MAX_EXCLUDED_NODES = 16  # of one run at once: more of them, and it is hardly the nodes
 MAX_ARTIFACTS = 32  # three stages and 16 of post-training, with room
 
 
@@ -121,6 +122,18 @@ class IncidentStatus(ApiModel):
     steps_lost: int | None = None
 
 
+class ExcludedNode(ApiModel):
+    """A node that no training pod of the run is put on until then."""
+
+    name: str
+    since: str
+    until: str
+    reason: str = Field(description="The faults that led to it.")
+    scope: Literal["Run", "AllRuns"] = Field(
+        "Run", description="AllRuns: the operator keeps the node from every run."
+    )
+
+
 class Budgets(ApiModel):
     """Faults charged since the last progress; totals never fall."""
 
@@ -177,6 +190,9 @@ class RunStatus(ApiModel):
         description="Of the coordinator whose rounds are counted; none: the attempt had no round.",
     )
     incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
+    excluded_nodes: tuple[ExcludedNode, ...] = Field(
+        (), max_length=MAX_EXCLUDED_NODES, description="Nodes that faults led away from."
+    )
     artifacts: tuple[Artifact, ...] = Field((), max_length=MAX_ARTIFACTS)
     stages: tuple[StageTime, ...] = ()
     serving: ServingStatus | None = None
