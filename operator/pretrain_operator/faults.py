@@ -5,12 +5,13 @@ A new fault is a new row. `Evidence` holds what a row may ask about: facts, neve
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
@@ -19,7 +20,7 @@ from pretrain_llm.contract.status import (
     WORKER_EXIT,
 )
 
-from . import conditions, fault_messages
+from . import conditions
 
 Level = Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
 Budget = Literal["Infrastructure", "Application", "None"]
@@ -28,6 +29,7 @@ Blame = Literal["Never", "Repeated", "AtOnce"]  # when such faults exclude their
 POD_FAILED = "PodFailed"  # its agent never joined a round
 JOB_FAILED = "JobFailed"  # the Job gave up
 _PREEMPTED = "PreemptionByScheduler"
+_DISK_PRESSURE = re.compile(r"ephemeral-storage|disk ?pressure|inodes", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Evidence:
     signal: int | None = None
     out_of_memory: bool = False  # the kernel's OOM killer
     message: str | None = None  # the program's own; of a stall, what its stacks say
+    symptom: str | None = None  # contract.symptoms: what those words come to
     steps_since_start: int | None = None  # by the broken round; None: unknown
     disruption: str | None = None  # why the pod was taken away; None: it was not
     disruption_words: str | None = None  # of whoever took it
@@ -112,16 +115,15 @@ _CRASHES = tuple(
 
 
 def _is_device_memory(seen: Evidence) -> bool:
-    return seen.exit_code == exit_codes.OUT_OF_MEMORY
+    return seen.exit_code == exit_codes.OUT_OF_MEMORY or seen.symptom == symptoms.DEVICE_MEMORY
 
 
 def _has_lost_pod(seen: Evidence) -> bool:
     return seen.kind in (LEASE_EXPIRED, AGENT_RESTARTED, POD_FAILED)
 
 
-def _says(test: Callable[[str], bool]) -> Callable[[Evidence], bool]:
-    """Whether the program's own error says so."""
-    return lambda seen: seen.kind != STALLED and bool(seen.message) and test(seen.message or "")
+def _shows(symptom: str) -> Callable[[Evidence], bool]:
+    return lambda seen: seen.symptom == symptom
 
 
 TABLE = (
@@ -191,14 +193,14 @@ TABLE = (
     ),
     Row(
         "NonFinite",
-        _says(fault_messages.is_non_finite),
+        _shows(symptoms.NON_FINITE),
         "WorkerRestart",
         "Application",
         "the loss or the gradient was not finite",
     ),
     Row(
         "StorageFull",
-        _says(fault_messages.is_storage_full),
+        _shows(symptoms.STORAGE_FULL),
         "Stop",
         "Application",
         "no space was left to write to",
@@ -219,7 +221,7 @@ TABLE = (
         lambda seen: (
             _has_lost_pod(seen)
             and seen.disruption is not None
-            and fault_messages.is_disk_pressure(seen.disruption_words or "")
+            and _DISK_PRESSURE.search(seen.disruption_words or "") is not None
         ),
         "NodeReplacement",
         "Infrastructure",
@@ -258,7 +260,7 @@ TABLE = (
     ),
     Row(
         "DeviceBroken",
-        _says(fault_messages.is_hardware),
+        _shows(symptoms.DEVICE_BROKEN),
         "WorkerRestart",
         "Infrastructure",
         "a device or its links broke",
@@ -266,7 +268,7 @@ TABLE = (
     ),
     Row(
         "CollectiveTimeout",
-        _says(fault_messages.is_collective_timeout),
+        _shows(symptoms.COLLECTIVE_TIMEOUT),
         "WorkerRestart",
         "Application",
         "a collective timed out",
@@ -281,11 +283,18 @@ TABLE = (
     ),
     Row(
         "DeviceError",
-        _says(fault_messages.is_device),
+        _shows(symptoms.DEVICE_ERROR),
         "WorkerRestart",
         "Application",
         "a program failed on the device",
         blames_node="Repeated",
+    ),
+    Row(
+        "PeerLost",
+        _shows(symptoms.PEER_LOST),
+        "WorkerRestart",
+        "Infrastructure",
+        "workers lost each other, and no cause but the network is known",
     ),
     Row(
         "WorkerKilled",

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract import exit_codes, symptoms
+from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
 
 from . import conditions, faults, node_facts, pod_facts
@@ -130,7 +131,8 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
         signal=first.signal if first else None,
         out_of_memory=bool((first and first.out_of_memory) or (ended and ended.out_of_memory)),
-        message=first.error_message if first else _stall_words(incident),
+        message=_own_words(first) if first else _stall_words(incident),
+        symptom=_symptom(first) if first else None,
         steps_since_start=_steps_since_start(incident, previous),
         disruption=pod_facts.disruption(pod) if pod is not None else None,
         disruption_words=pod_facts.disruption_words(pod) if pod is not None else None,
@@ -149,6 +151,19 @@ def _rank(incident: Incident) -> int | None:
     if incident.first_fault is not None:
         return incident.first_fault.rank
     return incident.suspects[0].rank if incident.suspects else None
+
+
+def _own_words(fault: FaultReport) -> str | None:
+    """The program's error, and what its stderr says beyond it."""
+    error = fault.error_message or ""
+    head = error.partition("\n")[0].rstrip(".") or "\n"
+    lines = [line for line in fault.stderr if line not in error and head not in line]
+    return "; stderr: ".join(filter(None, (error, " | ".join(lines)))) or None
+
+
+def _symptom(fault: FaultReport) -> str | None:
+    """Agents of an older image tell none."""
+    return fault.symptom or symptoms.symptom(fault.error_message or "")
 
 
 def _stall_words(incident: Incident) -> str | None:
@@ -216,6 +231,7 @@ def _entry(attempt: int, incident: Incident, fault: Fault) -> IncidentStatus:
         budget=fault.row.budget,
         level=fault.row.level,
         suspect=Suspect(rank=fault.evidence.rank, pod=fault.evidence.pod, node=fault.evidence.node),
+        echoes=incident.echoes,
         detect_seconds=incident.detect_seconds,
         reschedule_seconds=incident.reschedule_seconds,
         restore_seconds=incident.restore_seconds,
@@ -409,6 +425,7 @@ def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Eviden
         exit_code=ended.exit_code if ended else None,
         out_of_memory=ended.out_of_memory if ended else False,
         message=ended.words if ended else None,
+        symptom=symptoms.symptom(ended.words or "") if ended else None,
         steps_since_start=steps_since_start,
         disruption=pod_facts.disruption(pod),
         disruption_words=pod_facts.disruption_words(pod),

@@ -3,7 +3,8 @@
 Its state is one number; its loss depends on the step alone, so replayed steps must agree. It is
 steered by files in its folder, so that tests need no clock: `finish` ends it at the next step,
 `bad-input` makes it refuse its input, `deaf` leaves SIGTERM to the kernel, and a rank that finds
-`deadlock-RANK` or `hold-gil-RANK`, which it removes, never comes to its next collective.
+`deadlock-RANK` or `hold-gil-RANK`, which it removes, never comes to its next collective; with
+`abort-RANK` it says WATCHDOG on stderr and aborts, as NCCL's watchdog does.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pretrain_llm.contract.reports import (
 )
 from pretrain_llm.errors import InputError
 
+WATCHDOG = "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)"
 FOLDER = "SMALL_WORKER_FOLDER"
 STEP_SECONDS = 0.02
 CHECKPOINT_INTERVAL = 25
@@ -88,6 +90,9 @@ class SmallWorker:
             take_twice()
         if self.is_told_once("hold-gil"):
             hold_gil()
+        if self.is_told_once("abort"):
+            os.write(2, f"{WATCHDOG}\nframe #0: std::terminate".encode())
+            os.abort()
 
     def train_step(self) -> None:
         started = time.time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
 import os
 import signal
 import socket
@@ -19,6 +21,8 @@ from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main
 from pretrain_llm.agent.bell import Bell
 from pretrain_llm.agent.link import Link
 from pretrain_llm.agent.outbox import Outbox
+from pretrain_llm.agent.output import KEPT_LINES, MAX_LINE_BYTES, Output
+from pretrain_llm.agent.workers import Ending
 from pretrain_llm.contract import codec, environment, exit_codes
 from pretrain_llm.contract.protocol import AgentEvent, Carried, RoundView
 from pretrain_llm.contract.reports import FaultReport, RestoredReport, StepReport, WorkerReport
@@ -156,6 +160,51 @@ def test_worker_error_becomes_its_code_and_file(
 )
 def test_oom_kills_are_read_from_both_cgroup_versions(text: str, expected: int) -> None:
     assert memory.oom_kills(text) == expected
+
+
+def test_output_is_copied_and_its_last_lines_kept_without_waiting_for_its_end() -> None:
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    log = io.BytesIO()
+    output = Output(reading, log, b"[3] ")
+    lines = [f"line {number}" for number in range(2 * KEPT_LINES)]
+    os.write(writing.fileno(), "\n".join([*lines, "no end"]).encode())
+    assert output.last_lines() == (*lines[-KEPT_LINES:], "no end")
+    assert log.getvalue().decode().splitlines() == [f"[3] {line}" for line in lines]
+    writing.close()
+    eventually(lambda: log.getvalue().endswith(b"[3] no end\n"), "the end is copied too", 5)
+
+
+def test_output_of_one_endless_line_is_cut_into_lines() -> None:
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    output = Output(reading, io.BytesIO())
+    os.write(writing.fileno(), b"x" * (2 * MAX_LINE_BYTES + 1))
+    assert [len(line) for line in output.last_lines()] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 1]
+    writing.close()
+
+
+CUDA = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "stderr", "symptom", "lines"),
+    [
+        pytest.param(-6, None, (CUDA,), "DeviceError", (CUDA,), id="stderr alone"),
+        pytest.param(1, CUDA, (), "DeviceError", (f"{CUDA}.",), id="its error alone"),
+        pytest.param(1, "boom", ("ValueError: boom",), None, (), id="the error says it all"),
+        pytest.param(1, None, ("ValueError: boom",), None, ("ValueError: boom",), id="no error"),
+        pytest.param(-9, None, (CUDA,), None, (), id="killed from outside"),
+    ],
+)
+def test_ending_says_what_its_error_and_stderr_come_to(
+    code: int,
+    error: str | None,
+    stderr: tuple[str, ...],
+    symptom: str | None,
+    lines: tuple[str, ...],
+) -> None:
+    told = StageError(error, "RuntimeError", 1) if error else None
+    fault = Ending(0, 1.0, code, out_of_memory=False, error=told, stderr=stderr).fault(1)
+    assert (fault.symptom, fault.stderr) == (symptom, lines)
 
 
 def variables(folder: Path) -> dict[str, str]:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pretrain_llm.contract import protocol, status
+from pretrain_llm.contract import protocol, status, symptoms
 
+from . import small_worker
 from .agent_world import World, eventually, is_alive, small_run
 
 
@@ -44,6 +45,19 @@ def test_worker_killed_next_round_has_the_same_agents(world: World) -> None:
     assert incident.reschedule_seconds < 2
     replayed = world.seen(lambda s: s.replay.steps > 0, "steps run twice").replay
     assert replayed.max_loss_difference == 0
+
+
+def test_worker_aborted_its_last_words_name_the_fault(world: World) -> None:
+    before = world.stepping()
+    name = world.members()[1]
+    (world.folder / "abort-1").touch()
+
+    first = world.recovered(before.round).incidents[-1].first_fault
+    assert first
+    assert (first.rank, first.signal, first.error_message) == (1, signal.SIGABRT, None)
+    assert first.symptom == symptoms.COLLECTIVE_TIMEOUT
+    assert first.stderr == (small_worker.WATCHDOG,), "and nothing else of it"
+    assert f"{small_worker.WATCHDOG}\nframe #0: std::terminate\n" in world.log(name)
 
 
 def test_coordinator_killed_round_goes_on_and_recovers_later(world: World) -> None:

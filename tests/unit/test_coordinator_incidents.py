@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain_llm.contract import protocol, status
+from pretrain_llm.contract import protocol, status, symptoms
 from pretrain_llm.contract.protocol import AgentEvent, AgentReport, Carried
 from pretrain_llm.contract.reports import (
     FaultReport,
@@ -138,6 +138,15 @@ def test_recovery_all_phases_are_measured() -> None:
             1,
             id="only echoes: the earliest",
         ),
+        pytest.param(
+            [
+                fault(0, 2.0, signal=6, exit_code=None, symptom=symptoms.COLLECTIVE_TIMEOUT),
+                fault(1, 3.0, signal=6, exit_code=None, symptom=symptoms.DEVICE_BROKEN),
+            ],
+            1,
+            1,
+            id="NCCL's watchdog ends the peers with SIGABRT",
+        ),
     ],
 )
 def test_first_fault_is_the_earliest_genuine_one(
@@ -161,6 +170,8 @@ def test_first_fault_is_the_earliest_genuine_one(
         ({"error_message": GLOO, "out_of_memory": True}, False),
         ({"error_message": GLOO, "exit_code": 64}, False),
         ({"exit_code": None, "signal": 11}, False),
+        ({"exit_code": None, "signal": 6, "symptom": symptoms.COLLECTIVE_TIMEOUT}, True),
+        ({"error_message": "NCCL: Xid 79", "symptom": symptoms.DEVICE_BROKEN}, False),
     ],
 )
 def test_echo_is_told_from_a_genuine_failure(fields: dict[str, object], expected: bool) -> None:

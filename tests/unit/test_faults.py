@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
@@ -16,7 +16,7 @@ from pretrain_llm.contract.status import (
     STOP_REQUESTED,
     WORKER_EXIT,
 )
-from pretrain_operator import conditions, fault_messages, faults, node_facts
+from pretrain_operator import conditions, faults, node_facts
 from pretrain_operator.faults import JOB_FAILED, POD_FAILED, Evidence
 
 ROWS = [
@@ -165,12 +165,16 @@ MESSAGES = [
         "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)",
     ),
     ("CollectiveTimeout", "Timed out waiting 1800000ms for recv operation to complete"),
+    ("DeviceError", "terminate called: CUDA error: cudaErrorLaunchFailure"),
+    ("DeviceMemory", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"),
+    ("PeerLost", "[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.1]:1"),
+    ("PeerLost", "NCCL error: remote process exited or there was a network error"),
     ("WorkerError", "KeyError: 'loss'"),
 ]
 ROWS += [
     (
         name,
-        Evidence(WORKER_EXIT, exit_code=1, message=message),
+        Evidence(WORKER_EXIT, exit_code=1, message=message, symptom=symptoms.symptom(message)),
         next(row.level for row in faults.TABLE if row.name == name),
         next(row.budget for row in faults.TABLE if row.name == name),
     )
@@ -196,7 +200,7 @@ def test_table_of_faults_in_the_docs_is_the_codes():
 
 def test_xid_numbers_in_the_docs_are_the_codes():
     (listed,) = re.findall(r"XID numbers ([\d, ]+)", DOCS.read_text())
-    assert {int(number) for number in listed.split(", ")} == set(fault_messages.HARDWARE_XIDS)
+    assert {int(number) for number in listed.split(", ")} == set(symptoms.HARDWARE_XIDS)
 
 
 def test_cause_on_an_unhealthy_node_has_the_nodes_words():

@@ -30,16 +30,16 @@ class Launch:
     variables: dict[str, str]
 
 
-def run(launch: Launch, log: Connection | None) -> None:
-    """Runs in the forked process and never returns."""
+def run(launch: Launch, stdout: Connection | None, stderr: Connection) -> None:
+    """Runs in the forked process and never returns. Without a `stdout` it keeps the pod's."""
     from .fork_server_preload import FORK_SERVER_PID
 
     lifeline.bind_to_parent(FORK_SERVER_PID)
     os.setpgid(0, 0)  # so that whatever it starts is killed with it
     os.environ.update(launch.variables)
-    if log is not None:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    if stdout is not None:
+        os.dup2(stdout.fileno(), 1)
+    os.dup2(stderr.fileno(), 2)
     stacks.answer(launch.variables[environment.STACK_FILE])
     code = exit_code(lambda: imported(launch.function)())
     reports.flush()

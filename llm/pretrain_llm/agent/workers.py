@@ -13,17 +13,17 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from ..contract import codec, environment, exit_codes
+from ..contract import codec, environment, exit_codes, symptoms
 from ..contract.reports import FaultReport
 from ..contract.results import StageError
 from . import fork_server, memory, worker_main
+from .output import Output
 from .worker_main import Launch
 
 KILL_SECONDS = 20.0  # after which a killed worker counts as stuck in the kernel
@@ -44,6 +44,7 @@ class Ending:
     exit_code: int  # negative: by that signal
     out_of_memory: bool
     error: StageError | None
+    stderr: tuple[str, ...] = ()  # its last lines
 
     @property
     def is_orderly(self) -> bool:
@@ -51,6 +52,7 @@ class Ending:
 
     def fault(self, round_number: int) -> FaultReport:
         signalled = self.exit_code < 0
+        told = self._diagnosis()
         return FaultReport(
             round=round_number,
             rank=self.rank,
@@ -60,7 +62,20 @@ class Ending:
             out_of_memory=self.out_of_memory,
             error_kind=self.error.kind if self.error else None,
             error_message=str(self.error) if self.error else None,
+            symptom=told.symptom,
+            stderr=told.lines,
         )
+
+    def _diagnosis(self) -> symptoms.Diagnosis:
+        """What its error and its stderr say; an exception that has left an error need not twice.
+
+        What was written before a kill from outside is not why it was killed.
+        """
+        if self.exit_code in (-signal.SIGKILL, -signal.SIGTERM):
+            return symptoms.Diagnosis()
+        error = str(self.error).splitlines() if self.error else []
+        told = symptoms.diagnosis((*error, *self.stderr))
+        return symptoms.Diagnosis() if self.error and told.symptom is None else told
 
 
 class Workers:
@@ -69,7 +84,11 @@ class Workers:
     def __init__(self, launches: Sequence[Launch]) -> None:
         self._oom_kills = memory.read_oom_kills()
         self._launches = launches
-        self._processes = [_started(launch, prefixed=len(launches) > 1) for launch in launches]
+        started = [_started(launch, is_alone=len(launches) == 1) for launch in launches]
+        self._processes = [process for process, _ in started]
+        self._stderr = {
+            launch.rank: pair[1] for launch, pair in zip(launches, started, strict=True)
+        }
         self.endings: list[Ending] = []
 
     @property
@@ -126,7 +145,8 @@ class Workers:
         by_kernel = code == -signal.SIGKILL and memory.read_oom_kills() > self._oom_kills
         error = _read_error(launch.variables[environment.ERROR_FILE])
         logger.info("worker %d ended: exit code %d", launch.rank, code)
-        return Ending(launch.rank, time.time(), code, by_kernel, error)
+        stderr = self._stderr[launch.rank].last_lines()
+        return Ending(launch.rank, time.time(), code, by_kernel, error, stderr)
 
 
 def write_pids(path: Path, round_number: int, launches: Sequence[Launch], workers: Workers) -> None:
@@ -141,28 +161,20 @@ def write_pids(path: Path, round_number: int, launches: Sequence[Launch], worker
     part.replace(path)
 
 
-def _started(launch: Launch, *, prefixed: bool) -> fork_server.Process:
+def _started(launch: Launch, *, is_alone: bool) -> tuple[fork_server.Process, Output]:
+    """The process and its stderr; the pod's log has the rank on each line, but not of a single."""
     Path(launch.variables[environment.ERROR_FILE]).unlink(missing_ok=True)
-    if not prefixed:  # it writes to the pod's log itself
-        process = fork_server.CONTEXT.Process(target=worker_main.run, args=(launch, None))
-        process.start()
-        return process
-    reading, writing = fork_server.CONTEXT.Pipe(duplex=False)
-    process = fork_server.CONTEXT.Process(target=worker_main.run, args=(launch, writing))
+    prefix = b"" if is_alone else f"[{launch.rank}] ".encode()
+    stdout: Connection | None = None
+    stderr_end, stderr = fork_server.CONTEXT.Pipe(duplex=False)
+    if not is_alone:
+        stdout_end, stdout = fork_server.CONTEXT.Pipe(duplex=False)
+        Output(stdout_end, sys.stdout.buffer, prefix)
+    process = fork_server.CONTEXT.Process(target=worker_main.run, args=(launch, stdout, stderr))
     process.start()
-    writing.close()
-    prefix = f"[{launch.rank}] ".encode()
-    threading.Thread(target=_copy_lines, args=(reading, prefix), daemon=True).start()
-    return process
-
-
-def _copy_lines(reading: Connection, prefix: bytes) -> None:
-    """Copies a worker's output to the pod's log, each line with its rank."""
-    with open(os.dup(reading.fileno()), "rb") as lines:
-        reading.close()
-        for line in lines:
-            sys.stdout.buffer.write(prefix + line)
-            sys.stdout.buffer.flush()
+    for writing in filter(None, (stdout, stderr)):
+        writing.close()
+    return process, Output(stderr_end, sys.stderr.buffer, prefix)
 
 
 def _read_error(path: str) -> StageError | None:

@@ -7,6 +7,7 @@ config        the rendered configuration that every pod of a run reads
 reports       what workers and agents report
 protocol      how an agent and its coordinator talk
 status        the document that the coordinator serves to the operator
+symptoms      what a program's own words say of why it failed
 results       what a finished or failed stage leaves in its termination message
 manifests     which files make up a checkpoint or an artifact
 codec         dataclass <-> JSON

@@ -92,3 +92,5 @@ class FaultReport:
     out_of_memory: bool = False  # the kernel's OOM killer, from the memory cgroup's counter
     error_kind: str | None = None
     error_message: str | None = None
+    symptom: str | None = None  # symptoms.TABLE, by its error and the end of its stderr
+    stderr: tuple[str, ...] = ()  # the lines that say so, bounded; nothing else of it is sent

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from ..contract import exit_codes, status
+from ..contract import exit_codes, status, symptoms
 from ..contract.reports import FaultReport, RestoredReport, StackReport, StepReport
 from ..contract.status import Incident
 from . import suspects
@@ -44,8 +44,15 @@ class Recovery:
 
 
 def is_echo(fault: FaultReport) -> bool:
-    """Whether a worker failed only because it lost a peer."""
-    if fault.signal is not None or fault.out_of_memory or fault.exit_code in exit_codes.FINAL:
+    """Whether a worker failed only because it lost a peer.
+
+    NCCL's watchdog ends its process with SIGABRT: then only stderr says that a peer was waited for.
+    """
+    if fault.out_of_memory or fault.exit_code in exit_codes.FINAL:
+        return False
+    if fault.symptom is not None:
+        return fault.symptom in symptoms.ECHOES
+    if fault.signal is not None:
         return False
     text = fault.error_message or ""
     return fault.error_kind in _ECHO_KINDS or _ECHO_MESSAGE.search(text) is not None

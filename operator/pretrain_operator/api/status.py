@@ -115,6 +115,7 @@ class IncidentStatus(ApiModel):
     budget: Literal["Infrastructure", "Application", "None"]
     level: Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
     suspect: Suspect = Suspect()
+    echoes: int = Field(0, description="Workers that failed only because of this fault.")
     detect_seconds: float | None = None
     reschedule_seconds: float | None = None
     restore_seconds: float | None = None

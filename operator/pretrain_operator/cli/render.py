@@ -179,7 +179,8 @@ def _incidents(incidents: Sequence[IncidentStatus]) -> Iterator[RenderableType]:
         )
     yield table
     for incident in newest:
-        yield Text(f"{incident.time[11:19]} {incident.cause}", style="dim")
+        echoes = f" ({incident.echoes} echoes)" if incident.echoes else ""
+        yield Text(f"{incident.time[11:19]} {incident.cause}{echoes}", style="dim")
 
 
 def _troubles(status: RunStatus) -> Iterator[RenderableType]:
