@@ -19,6 +19,7 @@ class Published(NamedTuple):
     shape: tuple[int, int, int, int, int, int]  # layers, dim, heads, KV heads, FFN, vocabulary
     tied: bool
     parameters: int
+    positions: int | None = None  # learned ones
 
     @property
     def model(self) -> ModelConfig:
@@ -34,6 +35,7 @@ class Published(NamedTuple):
             rope_theta=10000.0,
             norm_eps=1e-5,
             tie_embeddings=self.tied,
+            max_positions=self.positions,
         )
 
 
@@ -52,6 +54,20 @@ def _olmo2(
     return Published(f"olmo2-{name}", "olmo2", shape, False, parameters)
 
 
+def _gpt2(
+    name: str, layers: int, dim: int, heads: int, parameters: int, positions: int, vocabulary: int
+) -> Published:
+    shape = (layers, dim, heads, heads, 4 * dim, vocabulary)
+    return Published(name, "gpt2", shape, True, parameters, positions)
+
+
+def _nanochat(depth: int, parameters: int) -> Published:
+    """Its one dial: heads 128 wide, the vocabulary of its own tokenizer."""
+    heads = depth // 2
+    shape = (depth, 64 * depth, heads, heads, 256 * depth, 65536)
+    return Published(f"nanochat-d{depth}", "nanochat", shape, False, parameters)
+
+
 PUBLISHED = (
     _pythia("14m", 6, 128, 4, 14_067_712),
     _pythia("31m", 6, 256, 8, 30_494_720),
@@ -67,5 +83,13 @@ PUBLISHED = (
     _olmo2("7b", 32, 4096, 32, 32, 11008, 7_298_617_344),
     _olmo2("13b", 40, 5120, 40, 40, 13824, 13_716_198_400),
     _olmo2("32b", 64, 5120, 40, 8, 27648, 32_234_279_936),
+    _gpt2("gpt2", 12, 768, 12, 124_439_808, 1024, 50257),
+    _gpt2("gpt2-medium", 24, 1024, 16, 354_823_168, 1024, 50257),
+    _gpt2("gpt2-large", 36, 1280, 20, 774_030_080, 1024, 50257),
+    _gpt2("gpt2-xl", 48, 1600, 25, 1_557_611_200, 1024, 50257),
+    _nanochat(20, 560_988_160),
+    _nanochat(26, 1_081_999_360),
+    _nanochat(30, 1_578_762_240),
+    _nanochat(32, 1_879_048_192),
     Published("smollm3-3b", "smollm3", (36, 2048, 16, 4, 11008, 128256), True, 3_075_098_624),
 )

@@ -35,6 +35,7 @@ def family_model(architecture: str, **changes: Any) -> config.ModelConfig:
         rope_theta=10000.0,
         norm_eps=1e-5,
         tie_embeddings=True,
+        max_positions=64 if architecture in config.LEARNED_POSITIONS else None,
     )
     return replace(model, **changes)
 

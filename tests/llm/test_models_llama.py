@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig
 
 from pretrain_llm import models
-from pretrain_llm.contract.config import ARCHITECTURES, ModelConfig
+from pretrain_llm.contract.config import ARCHITECTURES, LEARNED_POSITIONS, ModelConfig
 from pretrain_llm.errors import InputError
 from pretrain_llm.training import cpu
 
@@ -38,12 +38,15 @@ def _modules() -> list[str]:
 def test_hf_config_and_back_is_the_same_model(family: str, tied: bool) -> None:
     module = models.architecture(family)
     shapes = family_model(family, tie_embeddings=tied)
-    for model in (shapes, replace(shapes, dim=96, num_layers=3, rope_theta=5e5, norm_eps=1e-6)):
+    is_rotated = family not in LEARNED_POSITIONS
+    other = replace(shapes, dim=96, num_layers=3, norm_eps=1e-6)
+    for model in (shapes, replace(other, rope_theta=5e5) if is_rotated else other):
         config = module.hf_config(model, 128)
         assert module.model_of(config) == model
         read_by_transformers = AutoConfig.for_model(**config).to_dict()
         assert module.model_of(read_by_transformers) == model
-        assert read_by_transformers["max_position_embeddings"] == 128
+        positions = "max_position_embeddings" if is_rotated else "n_positions"
+        assert read_by_transformers[positions] == (128 if is_rotated else 64)
 
 
 def test_model_spec_has_the_shapes() -> None:

@@ -14,8 +14,10 @@ from . import codec
 from .layout import Layout
 
 # One file each in pretrain_llm/models; a test holds the two lists together.
-ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3")
-UNGROUPED = ("gpt_neox",)  # every attention head has its own keys and values
+ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3", "gpt2", "nanochat")
+UNGROUPED = ("gpt_neox", "gpt2")  # every attention head has its own keys and values
+LEARNED_POSITIONS = ("gpt2",)  # a table of positions in place of a rotation
+DEFAULT_ROPE_THETA = 10000.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ModelConfig:
     rope_theta: float
     norm_eps: float
     tie_embeddings: bool
+    max_positions: int | None = None  # rows of the table, of LEARNED_POSITIONS only
 
     @property
     def fingerprint(self) -> str:

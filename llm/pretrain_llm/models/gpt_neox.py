@@ -23,6 +23,7 @@ from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import ModelConfig
+from .parts import hf_config as hf
 from .parts.adapter import RenamingAdapter
 from .parts.biased import (
     BiasedBlock,
@@ -179,27 +180,20 @@ def _wang_init(model: ModelConfig) -> Any:
     return partial(nn.init.normal_, std=2 / model.num_layers / model.dim**0.5)
 
 
+_NAMES: hf.Names = {**hf.NAMES, "layer_norm_eps": "norm_eps"}
+
+
 def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
     """What config.json says, token ids and dtype apart."""
     rotary_share = 1 / ROTARY_SHARE
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
-        "hidden_size": model.dim,
-        "intermediate_size": model.ffn_hidden_dim,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": sequence_length,
+        **hf.shapes(model, _NAMES),
+        **hf.rope(model, partial_rotary_factor=rotary_share),
         "rotary_pct": rotary_share,
         "rotary_emb_base": model.rope_theta,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": model.rope_theta,
-            "partial_rotary_factor": rotary_share,
-        },
-        "layer_norm_eps": model.norm_eps,
-        "tie_word_embeddings": model.tie_embeddings,
+        "max_position_embeddings": sequence_length,
         "hidden_act": "gelu",
         "attention_bias": True,
         "use_parallel_residual": True,
@@ -208,16 +202,10 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
     """The shapes that a config.json describes; the inverse of `hf_config`. Raises KeyError."""
-    rope = config.get("rope_parameters") or {"rope_theta": config["rotary_emb_base"]}
-    return ModelConfig(
+    return hf.model(
+        config,
+        _NAMES,
         architecture="gpt_neox",
-        dim=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
         num_kv_heads=config["num_attention_heads"],
-        ffn_hidden_dim=config["intermediate_size"],
-        vocab_size=config["vocab_size"],
-        rope_theta=float(rope["rope_theta"]),
-        norm_eps=config["layer_norm_eps"],
-        tie_embeddings=config["tie_word_embeddings"],
+        rope_theta=hf.rope_theta(config, older_name="rotary_emb_base"),
     )

@@ -25,6 +25,7 @@ from torchtitan.models.llama3.state_dict_adapter import Llama3StateDictAdapter
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import ModelConfig
+from .parts import hf_config as hf
 
 Init = dict[str, Callable[..., Any]]
 
@@ -113,18 +114,11 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": model.dim,
-        "intermediate_size": model.ffn_hidden_dim,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "num_key_value_heads": model.num_kv_heads,
-        "head_dim": model.dim // model.num_heads,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": sequence_length,
+        **hf.shapes(model, hf.GROUPED_RMS_NAMES),
+        **hf.rope(model),
         "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "rms_norm_eps": model.norm_eps,
-        "tie_word_embeddings": model.tie_embeddings,
+        "head_dim": model.dim // model.num_heads,
+        "max_position_embeddings": sequence_length,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
@@ -133,16 +127,5 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
     """The shapes that a config.json describes; the inverse of `hf_config`. Raises KeyError."""
-    rope = config.get("rope_parameters") or config
-    return ModelConfig(
-        architecture="llama",
-        dim=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        num_kv_heads=config["num_key_value_heads"],
-        ffn_hidden_dim=config["intermediate_size"],
-        vocab_size=config["vocab_size"],
-        rope_theta=float(rope["rope_theta"]),
-        norm_eps=config["rms_norm_eps"],
-        tie_embeddings=config["tie_word_embeddings"],
-    )
+    theta = hf.rope_theta(config)
+    return hf.model(config, hf.GROUPED_RMS_NAMES, architecture="llama", rope_theta=theta)

@@ -33,6 +33,7 @@ from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.protocols.sharding import ShardingConfig
 
 from ..contract.config import ModelConfig
+from .parts import hf_config as hf
 from .parts.adapter import RenamingAdapter
 
 Init = dict[str, Callable[..., Any]]
@@ -233,17 +234,10 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
     return {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
-        "hidden_size": model.dim,
-        "intermediate_size": model.ffn_hidden_dim,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "num_key_value_heads": model.num_kv_heads,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": sequence_length,
+        **hf.shapes(model, hf.GROUPED_RMS_NAMES),
+        **hf.rope(model),
         "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "rms_norm_eps": model.norm_eps,
-        "tie_word_embeddings": model.tie_embeddings,
+        "max_position_embeddings": sequence_length,
         "hidden_act": "silu",
         "attention_bias": False,
     }
@@ -251,16 +245,5 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
     """The shapes that a config.json describes; the inverse of `hf_config`. Raises KeyError."""
-    rope = config.get("rope_parameters") or config
-    return ModelConfig(
-        architecture="olmo2",
-        dim=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        num_kv_heads=config["num_key_value_heads"],
-        ffn_hidden_dim=config["intermediate_size"],
-        vocab_size=config["vocab_size"],
-        rope_theta=float(rope["rope_theta"]),
-        norm_eps=config["rms_norm_eps"],
-        tie_embeddings=config["tie_word_embeddings"],
-    )
+    theta = hf.rope_theta(config)
+    return hf.model(config, hf.GROUPED_RMS_NAMES, architecture="olmo2", rope_theta=theta)

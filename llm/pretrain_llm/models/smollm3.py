@@ -8,40 +8,16 @@ queries and keys are permuted alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-from torchtitan.models.common import ComplexRoPE, RoPE
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import ModelConfig
 from . import llama
+from .parts.nope import NoPE
 
 NOPE_INTERVAL = 4  # blocks; the last of each such group has no positions
-
-
-class NoPE(ComplexRoPE):
-    """Stands where attention has its rotation, has no table, and rotates nothing."""
-
-    @dataclass(kw_only=True, slots=True)
-    class Config(ComplexRoPE.Config):
-        pass
-
-    def __init__(self, config: Config) -> None:
-        super(RoPE, self).__init__()
-        self.config = config
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        positions: Tensor | None = None,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor]:
-        return query, key
-
-    def _init_self_buffers(self, *, buffer_device: torch.device | None = None) -> None: ...
 
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:

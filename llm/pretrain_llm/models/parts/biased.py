@@ -9,21 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import spmd_types as spmd
 from torch import Tensor, nn
 from torchtitan.models.common import Linear, RoPE
 from torchtitan.models.common.attention import AttentionMasksType, GQAttention
 from torchtitan.models.common.config_utils import get_attention_config, make_gqa_config
 from torchtitan.models.common.decoder import Decoder, TransformerBlock
-from torchtitan.models.common.decoder_sharding import (
-    colwise_config,
-    dense_activation_placement,
-    dense_sequence_parallel_placement,
-    norm_config,
-    set_decoder_sharding_config,
-    set_gqa_attention_sharding,
-    set_gqa_inner_attention_local_map,
-)
+from torchtitan.models.common.decoder_sharding import set_decoder_sharding_config
 from torchtitan.models.common.linear import ScaledBiasRowwiseLinear
 from torchtitan.models.common.nn_modules import GELU, LayerNorm
 from torchtitan.models.gpt_oss.sharding import scaled_bias_rowwise_config
@@ -32,6 +23,7 @@ from torchtitan.protocols.module import Module
 from torchtitan.protocols.sharding import ShardingConfig
 
 from ...contract.config import ModelConfig
+from .sharding import set_block_sharding
 
 Init = dict[str, Callable[..., Any]]
 
@@ -96,24 +88,9 @@ class BiasedModel(Decoder):
 
 
 def _set_block_sharding(block: BiasedBlock.Config, in_sequence: bool) -> None:
-    """Tensor parallelism as torchtitan's for Llama; `in_sequence`: norms along the sequence."""
+    set_block_sharding(block, scaled_bias_rowwise_config(output_sp=in_sequence), in_sequence)
     for norm in (block.attention_norm, block.ffn_norm):
-        norm.sharding_config = _add_bias(norm_config(enable_sp=in_sequence))
-    set_gqa_attention_sharding(block.attention, enable_sp=in_sequence)
-    set_gqa_inner_attention_local_map(block.attention.inner_attention)
-    block.attention.wo.sharding_config = scaled_bias_rowwise_config(output_sp=in_sequence)
-    stream = (
-        dense_sequence_parallel_placement()
-        if in_sequence
-        else dense_activation_placement(tp=spmd.I)
-    )
-    feed_forward = block.feed_forward
-    feed_forward.sharding_config = ShardingConfig(
-        in_src_shardings={"x": stream},
-        in_dst_shardings={"x": dense_activation_placement(tp=spmd.R)},
-    )
-    feed_forward.w1.sharding_config = colwise_config()
-    feed_forward.w2.sharding_config = scaled_bias_rowwise_config(output_sp=in_sequence)
+        _add_bias(norm.sharding_config)
 
 
 def _add_bias(sharding: ShardingConfig) -> ShardingConfig:
