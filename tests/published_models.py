@@ -1,9 +1,10 @@
 """Published models of every family but Llama (tests/unit/planner_rows.py has those), and how many
-parameters their authors' checkpoints have.
+parameters their authors' checkpoints have (of scale23x-gpt-1.3b: its authors' program).
 
 Sources: Pythia 70M to 12B: Biderman et al. 2023, table 1; the others: the tensors of the published
 checkpoints EleutherAI/pythia-{14m,31m}, HuggingFaceTB/SmolLM3-3B and
-allenai/OLMo-2-{0425-1B,1124-7B,1124-13B,0325-32B}. Shapes: the projects' own configurations.
+allenai/OLMo-2-{0425-1B,1124-7B,1124-13B,0325-32B}, openai-community/gpt2{,-medium,-large,-xl};
+nanochat: its own count (d20, d32), else its dial's. Shapes: the projects' own configurations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Published(NamedTuple):
     tied: bool
     parameters: int
     positions: int | None = None  # learned ones
+    biases: bool | None = None
 
     @property
     def model(self) -> ModelConfig:
@@ -36,6 +38,7 @@ class Published(NamedTuple):
             norm_eps=1e-5,
             tie_embeddings=self.tied,
             max_positions=self.positions,
+            biases=self.biases,
         )
 
 
@@ -87,6 +90,15 @@ PUBLISHED = (
     _gpt2("gpt2-medium", 24, 1024, 16, 354_823_168, 1024, 50257),
     _gpt2("gpt2-large", 36, 1280, 20, 774_030_080, 1024, 50257),
     _gpt2("gpt2-xl", 48, 1600, 25, 1_557_611_200, 1024, 50257),
+    Published(
+        "scale23x-gpt-1.3b",
+        "gpt2",
+        (24, 2048, 32, 32, 8192, 50304),
+        True,
+        1_315_276_800,
+        2048,
+        biases=False,
+    ),
     _nanochat(20, 560_988_160),
     _nanochat(26, 1_081_999_360),
     _nanochat(30, 1_578_762_240),

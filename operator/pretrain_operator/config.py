@@ -93,9 +93,29 @@ def _family_violations(model: Model) -> Iterator[SpecError]:
     if model.architecture == "gpt_neox" and is_even and width % 8:
         remedy = f"dim / numHeads is {width}, but gpt_neox rotates an even quarter of it"
         yield SpecError("rotary-quarter-even", "spec.model.numHeads", model.num_heads, remedy)
+    yield from _position_violations(model)
+    if model.biases is not None and model.architecture not in contract.BIASES_OPTIONAL:
+        remedy = f"{model.architecture} has no choice of biases; leave it out"
+        field = "spec.model.biases"
+        yield SpecError("family-has-no-choice-of-biases", field, model.biases, remedy)
+
+
+def _position_violations(model: Model) -> Iterator[SpecError]:
+    has_table = model.architecture in contract.LEARNED_POSITIONS
+    if model.max_positions is not None and not has_table:
+        remedy = f"{model.architecture} has no table of positions; leave it out"
+        field = "spec.model.maxPositions"
+        yield SpecError("family-has-no-positions", field, model.max_positions, remedy)
+    if has_table and model.rope_theta != contract.DEFAULT_ROPE_THETA:
+        remedy = f"{model.architecture} has a table of positions and rotates nothing; leave it out"
+        yield SpecError("family-has-no-rotation", "spec.model.ropeTheta", model.rope_theta, remedy)
 
 
 def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
+    positions, length = spec.model.max_positions, spec.training.sequence_length
+    if positions is not None and positions < length:
+        remedy = f"is less than training.sequenceLength {length}; raise it, or leave it out"
+        yield SpecError("positions-cover-sequence", "spec.model.maxPositions", positions, remedy)
     train, path = spec.tokenizer.train, spec.tokenizer.path
     if (train is None) == (path is None):
         found = "train and path are both set" if train else "neither train nor path is set"
@@ -240,7 +260,7 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
     return contract.RunConfig(
         run=name,
         volume=VOLUME_PATH,
-        model=_model(spec.model),
+        model=_model(spec.model, spec.training.sequence_length),
         tokenizer=contract.TokenizerConfig(
             train_vocab_size=spec.tokenizer.train.vocab_size if spec.tokenizer.train else None,
             path=volume_path(spec.tokenizer.path) if spec.tokenizer.path else None,
@@ -265,7 +285,8 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
     )
 
 
-def _model(model: Model) -> contract.ModelConfig:
+def _model(model: Model, sequence_length: int) -> contract.ModelConfig:
+    has_table = model.architecture in contract.LEARNED_POSITIONS
     return contract.ModelConfig(
         architecture=model.architecture,
         dim=model.dim,
@@ -277,6 +298,8 @@ def _model(model: Model) -> contract.ModelConfig:
         rope_theta=model.rope_theta,
         norm_eps=model.norm_eps,
         tie_embeddings=model.tie_embeddings,
+        max_positions=(model.max_positions or sequence_length) if has_table else None,
+        biases=model.biases,
     )
 
 

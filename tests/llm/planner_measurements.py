@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain_llm.contract.config import ARCHITECTURES, RunConfig
+from pretrain_llm.contract.config import ARCHITECTURES, LEARNED_POSITIONS, RunConfig
 
 from .runs import changed, mesh, run_config
 
@@ -29,7 +29,12 @@ SEQUENCE = 64
 
 
 def recipe_run(
-    shape: tuple[int, ...], tied: bool, parallelism: dict[str, int], family: str = "llama"
+    shape: tuple[int, ...],
+    tied: bool,
+    parallelism: dict[str, int],
+    family: str = "llama",
+    *,
+    biases: bool | None = None,
 ) -> RunConfig:
     """`shape` is (layers, dim, heads, KV heads, FFN, vocabulary)."""
     layers, dim, heads, kv_heads, ffn, vocabulary = shape
@@ -42,6 +47,8 @@ def recipe_run(
         "ffn_hidden_dim": ffn,
         "vocab_size": vocabulary,
         "tie_embeddings": tied,
+        "max_positions": 2048 if family in LEARNED_POSITIONS else None,
+        "biases": biases,
     }
     return run_config(Path("/unused"), model=model, parallelism=parallelism)
 
@@ -61,6 +68,12 @@ STATES = {
     "pythia-1b": recipe_run((16, 2048, 8, 8, 8192, 50304), False, mesh(8, 8), "gpt_neox"),
     "pythia-12b": recipe_run((36, 5120, 40, 40, 20480, 50688), False, mesh(1, 32, 2), "gpt_neox"),
     "smollm3-3b": recipe_run((36, 2048, 16, 4, 11008, 128256), True, mesh(1, 32, 2), "smollm3"),
+    "gpt2-xl": recipe_run((48, 1600, 25, 25, 6400, 50257), True, mesh(8, 8), "gpt2"),
+    "scale23x-gpt-1.3b": recipe_run(
+        (24, 2048, 32, 32, 8192, 50304), True, mesh(1, 32, 2), "gpt2", biases=False
+    ),
+    "nanochat-d32": recipe_run((32, 2048, 16, 16, 8192, 65536), False, mesh(64), "nanochat"),
+    "nanochat-d20": recipe_run((20, 1280, 10, 10, 5120, 65536), False, mesh(1, 32, 2), "nanochat"),
     "olmo2-32b": recipe_run((64, 5120, 40, 8, 27648, 100352), False, mesh(1, 8, 8), "olmo2"),
 }
 
@@ -71,11 +84,18 @@ class Block:
     checkpointing: str
     tensor: int
     family: str = "llama"
+    biases: bool | None = None
 
     def run(self, *, layers: int = 3, sequences: int = 1) -> RunConfig:
         parallelism = mesh(1, WORLD // self.tensor, self.tensor)
         return changed(
-            recipe_run((layers, 128, 4, 4, 320, 512), False, parallelism, self.family),
+            recipe_run(
+                (layers, 128, 4, 4, 320, 512),
+                False,
+                parallelism,
+                self.family,
+                biases=self.biases,
+            ),
             training={
                 "sequence_length": SEQUENCE,
                 "local_batch_size": sequences,
@@ -91,7 +111,13 @@ BLOCKS = [
     for precision in ("bfloat16", "float32")
     for checkpointing in ("none", "selective", "full")
     for tensor in (1, 4)
-] + [
+]
+BLOCKS += [
+    Block("bfloat16", checkpointing, tensor, "gpt2", biases=False)
+    for checkpointing in ("none", "selective")
+    for tensor in (1, 4)
+]
+BLOCKS += [
     Block("bfloat16", checkpointing, tensor, family)
     for family in ARCHITECTURES
     if family != "llama"

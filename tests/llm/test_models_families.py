@@ -91,6 +91,24 @@ def test_model_of_published_shapes_has_the_published_parameters(published: Publi
     assert sum(parameter.numel() for parameter in model.parameters()) == published.parameters
 
 
+@torch.no_grad()
+def test_gpt2_without_biases_is_transformers_with_zeros() -> None:
+    torch.manual_seed(0)
+    model = family_model("gpt2", biases=False)
+    ours, adapter = _titan(model)
+    _perturb(ours)
+    theirs = _theirs(model)
+    weights = adapter.to_hf(ours.state_dict())
+    theirs.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
+    found, expected = _logits(ours, theirs)
+    assert (found - expected).abs().max() <= MAX_LOGITS_DIFFERENCE
+    again = adapter.from_hf(weights)
+    assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
+    weights["transformer.ln_f.bias"][0] = 1
+    with pytest.raises(ValueError, match=r"ln_f.bias is not zero"):
+        adapter.from_hf(weights)
+
+
 @families
 def test_model_counts_six_flops_a_parameter_in_matmuls_and_attention(family: str) -> None:
     model, _ = _titan(family_model(family, tie_embeddings=False, num_layers=3))

@@ -86,8 +86,10 @@ def test_block_keeps_the_planned_bytes_a_token(number: int, measured: dict[str, 
 def _on_cpu(run: RunConfig, batch: Microbatch) -> float:
     """Bytes a token and block that CPU operators keep beyond CUDA's."""
     mode, dim = run.training.activation_checkpointing, run.model.dim
-    if mode == "none" and run.model.architecture == "gpt_neox":
+    if mode == "none" and run.model.architecture in ("gpt_neox", "gpt2"):
         return 2 * _layer_norm_on_cpu(batch)
+    if mode == "none" and run.model.architecture == "nanochat":
+        return _weightless_norms_on_cpu(run, batch)
     if mode == "none":
         return 2 * _norm_on_cpu(dim, batch) + _heads_norms_on_cpu(run, batch)
     if mode == "selective":
@@ -99,6 +101,13 @@ def _on_cpu(run: RunConfig, batch: Microbatch) -> float:
 def _layer_norm_on_cpu(batch: Microbatch) -> float:
     """One operator on both, but the CPU's keeps mean and 1/deviation in the input's precision."""
     return 2 * (batch.value_bytes - 4) / batch.tensor_parallel
+
+
+def _weightless_norms_on_cpu(run: RunConfig, batch: Microbatch) -> float:
+    """Two of the block's width, and those of queries and keys: a float32 copy of the input where
+    that is no float32, but no normalised one."""
+    kv_dim = run.model.dim // run.model.num_heads * run.model.num_kv_heads
+    return (4 - batch.value_bytes) * (3 * run.model.dim + kv_dim) / batch.tensor_parallel
 
 
 def _heads_norms_on_cpu(run: RunConfig, batch: Microbatch) -> float:

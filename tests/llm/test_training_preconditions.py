@@ -46,6 +46,12 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
         "model.numHeads",
         "a head is 12 wide",
     ),
+    (
+        {"model": family_model("gpt2", max_positions=31)},
+        1,
+        "model.maxPositions",
+        "31 positions for sequences of 32",
+    ),
     ({"parallelism": mesh(tensor=3)}, 3, "parallelism.tensorParallel", "does not divide by 3"),
     ({"parallelism": mesh(tensor=4)}, 4, "parallelism.tensorParallel", "numKVHeads 2"),
     (

@@ -28,6 +28,7 @@ class Row:
 
 
 _FOUR_NODES = {"nodes.count": 4}
+_GPT2 = {"model.architecture": "gpt2", "model.numKVHeads": None}
 _UNTIED = {"model.tieEmbeddings": False}
 
 
@@ -78,6 +79,32 @@ ROWS = (
         {"model.dim": 160},
         ("36", "multiple of 8"),
         base={"model.architecture": "gpt_neox", "model.numKVHeads": None},
+    ),
+    Row(
+        "family-has-no-positions",
+        {"model.maxPositions": 512},
+        {},
+        ("llama", "512", "leave it out"),
+    ),
+    Row(
+        "family-has-no-rotation",
+        {"model.ropeTheta": 500000},
+        {"model.ropeTheta": 10000},
+        ("gpt2", "500000", "leave it out"),
+        base=_GPT2,
+    ),
+    Row(
+        "family-has-no-choice-of-biases",
+        {"model.biases": False},
+        {**_GPT2, "model.biases": False},
+        ("llama", "biases", "leave it out"),
+    ),
+    Row(
+        "positions-cover-sequence",
+        {"model.maxPositions": 255},
+        {"model.maxPositions": 256},
+        ("255", "256", "raise"),
+        base=_GPT2,
     ),
     Row(
         "tokenizer-one-source",

@@ -46,7 +46,8 @@ def test_parameters_of_a_published_shape_are_exact(row: Row) -> None:
 def test_parameters_of_a_published_model_of_any_family_are_exact(published: Published) -> None:
     counts = parameters(published.model)
     assert counts.total == published.parameters
-    assert counts.embedding == published.model.dim * published.model.vocab_size
+    rows = published.model.vocab_size + (published.positions or 0)
+    assert counts.embedding == published.model.dim * rows
 
 
 def test_published_models_are_of_every_family_but_llama() -> None:

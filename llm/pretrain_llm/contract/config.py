@@ -17,6 +17,7 @@ from .layout import Layout
 ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3", "gpt2", "nanochat")
 UNGROUPED = ("gpt_neox", "gpt2")  # every attention head has its own keys and values
 LEARNED_POSITIONS = ("gpt2",)  # a table of positions in place of a rotation
+BIASES_OPTIONAL = ("gpt2",)
 DEFAULT_ROPE_THETA = 10000.0
 
 
@@ -33,6 +34,7 @@ class ModelConfig:
     norm_eps: float
     tie_embeddings: bool
     max_positions: int | None = None  # rows of the table, of LEARNED_POSITIONS only
+    biases: bool | None = None  # of BIASES_OPTIONAL only; None: as the family has them
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""GPT-2: learned positions, LayerNorm before attention and feed-forward, GELU, biases.
+"""GPT-2: learned positions, LayerNorm before attention and feed-forward, GELU, biases or none.
 
 Sources: Radford et al. 2019 (Language Models are Unsupervised Multitask Learners), section 2.3, and
 its published code; the table of positions is initialised as transformers does. No dropout, as in
@@ -28,6 +28,7 @@ from .parts.biased import (
     BiasedBlock,
     BiasedModel,
     Init,
+    UnbiasedLayerNorm,
     attention,
     bias_of_zeros,
     feed_forward,
@@ -85,7 +86,8 @@ class Gpt2Model(EmbeddedDecoder, BiasedModel):
 
 
 class Gpt2Adapter(RenamingAdapter):
-    """Hugging Face has the matrices of blocks turned, and one for queries, keys and values."""
+    """Hugging Face has the matrices of blocks turned, one for queries, keys and values, and always
+    biases: zeros, where the model has none."""
 
     names: Mapping[str, str] = {
         "tok_embeddings.weight": "transformer.wte.weight",
@@ -109,15 +111,32 @@ class Gpt2Adapter(RenamingAdapter):
 
     def to_hf(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         theirs = super().to_hf(_joined(state_dict))
+        if "transformer.ln_f.bias" not in theirs:
+            theirs |= _zero_biases(theirs)
         return {name: _turned(name, tensor) for name, tensor in theirs.items()}
 
     def from_hf(self, hf_state_dict: dict[str, Any]) -> dict[str, Any]:
-        turned = {name: _turned(name, tensor) for name, tensor in hf_state_dict.items()}
+        """A model without biases takes none: they must be zero. Raises ValueError."""
+        theirs = dict(hf_state_dict)
+        if isinstance(self.model_config.norm, UnbiasedLayerNorm.Config):
+            for name in [name for name in theirs if name.endswith(".bias")]:
+                if theirs.pop(name).any():
+                    raise ValueError(f"{name} is not zero, but the model has no biases")
+        turned = {name: _turned(name, tensor) for name, tensor in theirs.items()}
         return _parted(super().from_hf(turned))
 
 
 _PARTS = ("wq", "wk", "wv")  # torchtitan's names in a checkpoint
 _TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+def _zero_biases(weights: dict[str, Any]) -> dict[str, Any]:
+    """One for each row of a matrix (as torchtitan has it) or each weight of a norm."""
+    return {
+        name.removesuffix("weight") + "bias": weight.new_zeros(weight.shape[0])
+        for name, weight in weights.items()
+        if ".h." in name or ".ln_f." in name
+    }
 
 
 def _turned(name: str, tensor: Any) -> Any:
@@ -143,7 +162,8 @@ def _parted(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
     """`sequence_length` is at most `model.max_positions`, and shapes nothing."""
-    assert model.max_positions is not None and sequence_length <= model.max_positions
+    assert model.max_positions is not None
+    assert sequence_length <= model.max_positions
     return ModelSpec(
         name="gpt2",
         flavor=model.fingerprint[:12],

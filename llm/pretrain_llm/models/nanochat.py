@@ -81,7 +81,7 @@ class CappedLinear(Linear):
     class Config(Linear.Config):
         pass
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torchtitan binds the name
+    def forward(self, input: Tensor) -> Tensor:
         return LOGIT_CAP * torch.tanh(super().forward(input) / LOGIT_CAP)
 
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..contract.config import ARCHITECTURES, UNGROUPED, ModelConfig, ParallelismConfig, RunConfig
+from ..contract.config import (
+    ARCHITECTURES,
+    LEARNED_POSITIONS,
+    UNGROUPED,
+    ModelConfig,
+    ParallelismConfig,
+    RunConfig,
+)
 from ..errors import InputError
 from . import mesh
 
@@ -33,6 +40,7 @@ def problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _names(config)
     yield from _heads(config)
     yield from _family(config.model)
+    yield from _positions(config.model, config.training.sequence_length)
     yield from _mesh(config.parallelism, world_size)
     yield from _batches(config)
     yield from _pipeline(config)
@@ -94,6 +102,14 @@ def _family(model: ModelConfig) -> Iterator[Problem]:
         message = f"a head is {width} wide, and {name} rotates an even quarter of it"
         remedy = "Start a run under another name, where dim / numHeads is a multiple of 8."
         yield "spec.model.numHeads", model.num_heads, message, remedy
+
+
+def _positions(model: ModelConfig, sequence_length: int) -> Iterator[Problem]:
+    rows = model.max_positions or 0
+    if model.architecture in LEARNED_POSITIONS and rows < sequence_length:
+        message = f"a table of {rows} positions for sequences of {sequence_length} tokens"
+        remedy = f"Start a run under another name with {sequence_length} or more."
+        yield "spec.model.maxPositions", rows, message, remedy
 
 
 def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:

@@ -11,7 +11,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pretrain_llm.contract.config import UNGROUPED
+from pretrain_llm.contract.config import (
+    BIASES_OPTIONAL,
+    DEFAULT_ROPE_THETA,
+    LEARNED_POSITIONS,
+    UNGROUPED,
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,36 @@ SHAPES = (
         " || (self.dim / self.numHeads) % 2 != 0 || (self.dim / self.numHeads) % 8 == 0",
         "dim / numHeads is %s, but gpt_neox rotates an even quarter of it; make it a multiple of 8",
         ("self.dim / self.numHeads",),
+    ),
+    Rule(
+        "family-has-no-positions",
+        "spec.model",
+        f"!has(self.maxPositions) || self.architecture in {list(LEARNED_POSITIONS)}",
+        "architecture %s has no table of positions, but maxPositions is %s; leave it out",
+        ("self.architecture", "self.maxPositions"),
+    ),
+    Rule(
+        "family-has-no-rotation",
+        "spec.model",
+        f"!(self.architecture in {list(LEARNED_POSITIONS)})"
+        f" || self.ropeTheta == {DEFAULT_ROPE_THETA}",
+        "architecture %s has a table of positions and rotates nothing, but ropeTheta is %s;"
+        " leave it out",
+        ("self.architecture", "self.ropeTheta"),
+    ),
+    Rule(
+        "family-has-no-choice-of-biases",
+        "spec.model",
+        f"!has(self.biases) || self.architecture in {list(BIASES_OPTIONAL)}",
+        "architecture %s has no choice of biases, but biases is %s; leave it out",
+        ("self.architecture", "self.biases"),
+    ),
+    Rule(
+        "positions-cover-sequence",
+        "spec",
+        "!has(self.model.maxPositions) || self.model.maxPositions >= self.training.sequenceLength",
+        "model.maxPositions %s is less than training.sequenceLength %s; raise it, or leave it out",
+        ("self.model.maxPositions", "self.training.sequenceLength"),
     ),
     Rule(
         "tokenizer-one-source",

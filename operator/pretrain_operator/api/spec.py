@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from pretrain_llm.contract.config import ARCHITECTURES
+from pretrain_llm.contract.config import ARCHITECTURES, DEFAULT_ROPE_THETA
 
 from .base import ApiModel
 
@@ -107,9 +107,20 @@ class Model(ApiModel):
     vocab_size: int = Field(
         ge=256, le=1_048_576, description="Rows of the embedding; at least the tokenizer's."
     )
-    rope_theta: float = Field(10000.0, gt=0, le=1e12, description="Base of the rotary embedding.")
+    rope_theta: float = Field(
+        DEFAULT_ROPE_THETA, gt=0, le=1e12, description="Base of the rotary embedding."
+    )
     norm_eps: float = Field(1e-5, gt=0, le=1, description="Epsilon of the norms.")
     tie_embeddings: bool = Field(False, description="Share the embedding with the output layer.")
+    max_positions: int | None = Field(
+        None,
+        ge=8,
+        le=1_048_576,
+        description="gpt2 only: rows of its table of positions. Default: training.sequenceLength.",
+    )
+    biases: bool | None = Field(
+        None, description="gpt2 only: whether matrices and norms have biases. Default: true."
+    )
 
 
 class TokenizerTraining(ApiModel):

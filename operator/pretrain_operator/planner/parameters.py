@@ -13,21 +13,22 @@ from .families import Weight, Weights, family
 @dataclass(frozen=True)
 class Parameters:
     total: int
-    embedding: int  # the input table
-    non_embedding: int  # total without it
-    in_matmuls: int  # what 6 N D counts: the input table only where it is the output layer too
+    embedding: int  # the input tables
+    non_embedding: int  # total without them
+    in_matmuls: int  # what 6 N D counts: the table of tokens only where it is the output layer too
 
 
 def parameters(model: ModelConfig) -> Parameters:
     shapes = family(model.architecture)
-    embedding = elements(shapes.embedding(model))
+    tokens, *others = shapes.embedding(model)
+    embedding = elements((tokens, *others))
     blocks = model.num_layers * elements(shapes.block(model))
     total = embedding + blocks + elements(shapes.head(model))
     return Parameters(
         total=total,
         embedding=embedding,
         non_embedding=total - embedding,
-        in_matmuls=total if model.tie_embeddings else total - embedding,
+        in_matmuls=total - (elements(tuple(others)) if model.tie_embeddings else embedding),
     )
 
 

@@ -1,6 +1,7 @@
 """What the GPT family adds to torchtitan's parts: LayerNorm, biases, a feed-forward with GELU.
 
-Attention is multi-headed, without groups. Says nothing of how a block joins its branches.
+Attention is multi-headed, without groups. A model without biases (`biases: false`) has the same
+parts without theirs. Says nothing of how a block joins its branches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torchtitan.models.common import Linear, RoPE
 from torchtitan.models.common.attention import AttentionMasksType, GQAttention
 from torchtitan.models.common.config_utils import get_attention_config, make_gqa_config
 from torchtitan.models.common.decoder import Decoder, TransformerBlock
-from torchtitan.models.common.decoder_sharding import set_decoder_sharding_config
+from torchtitan.models.common.decoder_sharding import rowwise_config, set_decoder_sharding_config
 from torchtitan.models.common.linear import ScaledBiasRowwiseLinear
 from torchtitan.models.common.nn_modules import GELU, LayerNorm
 from torchtitan.models.gpt_oss.sharding import scaled_bias_rowwise_config
@@ -26,6 +27,15 @@ from ...contract.config import ModelConfig
 from .sharding import set_block_sharding
 
 Init = dict[str, Callable[..., Any]]
+
+
+class UnbiasedLayerNorm(LayerNorm):
+    @dataclass(kw_only=True, slots=True)
+    class Config(LayerNorm.Config):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        nn.LayerNorm.__init__(self, config.normalized_shape, eps=config.eps, bias=False)
 
 
 class GeluFeedForward(Module):
@@ -88,7 +98,9 @@ class BiasedModel(Decoder):
 
 
 def _set_block_sharding(block: BiasedBlock.Config, in_sequence: bool) -> None:
-    set_block_sharding(block, scaled_bias_rowwise_config(output_sp=in_sequence), in_sequence)
+    has_bias = isinstance(block.attention.wo, ScaledBiasRowwiseLinear.Config)
+    rowwise = scaled_bias_rowwise_config if has_bias else rowwise_config
+    set_block_sharding(block, rowwise(output_sp=in_sequence), in_sequence)
     for norm in (block.attention_norm, block.ffn_norm):
         _add_bias(norm.sharding_config)
 
@@ -104,13 +116,14 @@ def bias_of_zeros(weight: Callable[..., Any]) -> Init:
 
 
 def layer_norm(model: ModelConfig) -> LayerNorm.Config:
-    return LayerNorm.Config(
+    kind = UnbiasedLayerNorm if model.biases is False else LayerNorm
+    return kind.Config(
         normalized_shape=model.dim, eps=model.norm_eps, param_init=bias_of_zeros(nn.init.ones_)
     )
 
 
 def attention(model: ModelConfig, rope: RoPE.Config, inward: Init, outward: Init) -> Any:
-    """GQAttention's Config, with biases; `inward` initialises wqkv, `outward` wo."""
+    """GQAttention's Config; `inward` initialises wqkv, `outward` wo."""
     shapes: GQAttention.Config = make_gqa_config(
         dim=model.dim,
         n_heads=model.num_heads,
@@ -120,8 +133,9 @@ def attention(model: ModelConfig, rope: RoPE.Config, inward: Init, outward: Init
         fuse_qkv=True,
         rope=rope,
     )
-    shapes.qkv_linear.wqkv.bias = True
-    shapes.wo = _rowwise(model.dim, model.dim, outward)
+    if model.biases is not False:
+        shapes.qkv_linear.wqkv.bias = True
+        shapes.wo = _biased_rowwise(model.dim, model.dim, outward)
     return shapes
 
 
@@ -133,15 +147,21 @@ def feed_forward(
         w1=Linear.Config(
             in_features=model.dim,
             out_features=model.ffn_hidden_dim,
-            bias=True,
+            bias=model.biases is not False,
             param_init=inward,
         ),
-        w2=_rowwise(model.ffn_hidden_dim, model.dim, outward),
+        w2=_rowwise(model, outward),
         activation=GELU.Config(approximate=approximate),
     )
 
 
-def _rowwise(width_in: int, width_out: int, init: Init) -> ScaledBiasRowwiseLinear.Config:
+def _rowwise(model: ModelConfig, init: Init) -> Linear.Config:
+    if model.biases is not False:
+        return _biased_rowwise(model.ffn_hidden_dim, model.dim, init)
+    return Linear.Config(in_features=model.ffn_hidden_dim, out_features=model.dim, param_init=init)
+
+
+def _biased_rowwise(width_in: int, width_out: int, init: Init) -> ScaledBiasRowwiseLinear.Config:
     return ScaledBiasRowwiseLinear.Config(
         in_features=width_in, out_features=width_out, bias=True, param_init=init
     )

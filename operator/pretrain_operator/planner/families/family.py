@@ -40,6 +40,7 @@ class Family:
     """Functions of the shapes. Bytes are those of one rank and one microbatch."""
 
     embedding: Callable[[ModelConfig], Weights]
+    """The table of tokens first."""
     block: Callable[[ModelConfig], Weights]
     head: Callable[[ModelConfig], Weights]
     """Final norm and, unless it is the embedding, the output layer."""
