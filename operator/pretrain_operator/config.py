@@ -126,6 +126,10 @@ def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
         yield SpecError("tokenizer-fits-model", field, train.vocab_size, remedy)
     if (name := _repeated([source.name for source in spec.data.sources])) is not None:
         yield SpecError("sources-unique", "spec.data.sources", name, "give each its own name")
+    weighted = [source.name for source in spec.data.sources if source.weight is not None]
+    if 0 < len(weighted) < len(spec.data.sources):
+        remedy = "have a weight, others none; give each one, or none"
+        yield SpecError("sources-weighted", "spec.data.sources", ", ".join(weighted), remedy)
 
 
 def _training_violations(training: Training) -> Iterator[SpecError]:
@@ -310,6 +314,7 @@ def _data(data: Data) -> contract.DataConfig:
             path=volume_path(source.path),
             format=source.format,
             text_field=source.text_field,
+            weight=source.weight,
         )
         for source in data.sources
     )

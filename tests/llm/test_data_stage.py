@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,20 @@ def test_build_parquet_text_and_gzip_sources_are_all_read(tmp_path: Path) -> Non
     )
     stage.build(run)
     assert sorted(texts_of(run, "train") + texts_of(run, "heldout")) == sorted(TEXTS)
+
+
+def test_build_sources_have_shards_of_their_own_that_weights_do_not_change(tmp_path: Path) -> None:
+    for name, part in (("left", TEXTS[:30]), ("right", TEXTS[30:])):
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in part)
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    sources = [SourceConfig(name, f"{name}.jsonl", "jsonl", "text") for name in ("left", "right")]
+    run = run_on(tmp_path, *sources)
+    first = stage.build(run)
+    index = opened(run)
+    assert {shard.source for shard in index.train} == {"left", "right"}
+    assert all(shard.path.startswith(f"train/{shard.source}/") for shard in index.train)
+    weighted = run_on(tmp_path, *(replace(source, weight=1.0) for source in sources))
+    assert stage.build(weighted).digest == first.digest
 
 
 def foreign_tokenizer(folder: Path) -> Path:

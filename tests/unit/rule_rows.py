@@ -46,8 +46,11 @@ _SFT = {
 }
 
 
-def _sources(*names: str) -> list[dict[str, Any]]:
-    return [{"name": name, "path": f"corpus/{name}"} for name in names]
+def _sources(*names: str, **weights: float) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"name": name, "path": f"corpus/{name}"} for name in names]
+    return [
+        row | ({"weight": weights[row["name"]]} if row["name"] in weights else {}) for row in rows
+    ]
 
 
 ROWS = (
@@ -129,6 +132,12 @@ ROWS = (
         {"data.sources": _sources("a", "b", "a")},
         {"data.sources": _sources("a", "b", "c")},
         ("a", "its own"),
+    ),
+    Row(
+        "sources-weighted",
+        {"data.sources": _sources("a", "b", a=1)},
+        {"data.sources": _sources("a", "b", a=1, b=3)},
+        ("a", "give each one"),
     ),
     Row(
         "length-one-unit",
@@ -231,6 +240,12 @@ ROWS = (
         {"postTraining": _post("a", "a")},
         {"postTraining": _post("a", "b")},
         ("a", "its own"),
+    ),
+    Row(
+        "sources-weighted",
+        {"data.sources": _sources("a", "b", a=1)},
+        {"data.sources": _sources("a", "b", a=1, b=3)},
+        ("a", "give each one"),
     ),
     Row(
         "post-training-names-free",

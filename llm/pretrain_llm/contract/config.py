@@ -56,12 +56,21 @@ class SourceConfig:
     path: str  # file, folder or URL that fsspec opens
     format: str  # jsonl | parquet | text
     text_field: str
+    weight: float | None = (
+        None  # share of the samples, relative to the others'; all have one or none
+    )
 
 
 @dataclass(frozen=True)
 class DataConfig:
     sources: tuple[SourceConfig, ...]
     held_out_fraction: float
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """By name of the source; None where all text is one stream."""
+        found = {s.name: s.weight for s in self.sources if s.weight is not None}
+        return found or None
 
 
 @dataclass(frozen=True)

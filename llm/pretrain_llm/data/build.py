@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ..artifacts import (
     write_manifest,
 )
 from ..contract import codec, config
-from ..contract.config import RunConfig
+from ..contract.config import DataConfig, RunConfig
 from ..contract.manifests import ArtifactManifest
 from ..contract.results import StageResult
 from ..errors import InputError
@@ -38,7 +39,7 @@ from .sources import SourceFile, UnreadableFileError, source_files
 from .tokenise import cpus, tokenise
 from .vocabulary import Vocabulary, check_fits, write_tokenizer
 
-_FORMAT = 1  # of what this stage writes: raise it when the same inputs give other bytes
+_FORMAT = 2  # of what this stage writes: raise it when the same inputs give other bytes
 
 
 def build(run: RunConfig) -> StageResult:
@@ -57,8 +58,17 @@ def build(run: RunConfig) -> StageResult:
         ) from error
     index = open_shards(data, fingerprint(tokenizer))
     check_fits(index.vocab_size, run.model.vocab_size)
-    check_one_sample(index.train_tokens, run.training.sequence_length)
+    check_samples(index, run)
     return result
+
+
+def check_samples(index: ShardIndex, run: RunConfig) -> None:
+    """Raises InputError unless there is a sample, of every source if they are weighted."""
+    length = run.training.sequence_length
+    check_one_sample(index.train_tokens, length)
+    for name in run.data.weights or ():
+        tokens = sum(shard.tokens for shard in index.train if shard.source == name)
+        check_one_sample(tokens, length, name)
 
 
 def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:
@@ -69,11 +79,16 @@ def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:
             "format": _FORMAT,
             "tokenizer": run.tokenizer,
             "given": fingerprint(Path(given)) if given and Path(given).is_dir() else None,
-            "data": run.data,
+            "data": _without_weights(run.data),
             "seed": run.training.seed,
             "files": [(file.name, file.bytes) for file in files],
         }
     )
+
+
+def _without_weights(data: DataConfig) -> DataConfig:
+    """Shards are made a source each; how they are mixed is the reader's."""
+    return replace(data, sources=tuple(replace(source, weight=None) for source in data.sources))
 
 
 def already_there(data: Path, tokenizer: Path, digest: str) -> StageResult | None:
@@ -135,12 +150,13 @@ def _make_shards(
     held_out = documents.hash <= limit
     train, rest = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     shuffled = packing.training_order(train, run.training.seed)
+    names = [source.name for source in run.data.sources]
     index = ShardIndex(
         token_bytes=width,
         vocab_size=vocabulary.size,
         eos_id=vocabulary.eos_id,
         tokenizer_fingerprint=fingerprint(tokenizer),
-        train=packing.write_shards(partial, "train", tasks, documents, shuffled),
+        train=packing.write_sources(partial, names, tasks, documents, shuffled),
         heldout=packing.write_shards(partial, "heldout", tasks, documents, rest),
         heldout_bytes=int(documents.bytes[rest].sum()),
     )

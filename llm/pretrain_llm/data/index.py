@@ -22,6 +22,7 @@ _REMAKE = "Delete the folder; the Data stage then makes it again."
 class Shard:
     path: str  # relative to the index's folder
     tokens: int
+    source: str = ""  # name of the source, in the training split
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ The position is the number of samples consumed since step 0. The world size is n
 resumes, shrinks and grows with the same samples in the same order; its data state is its step.
 Numpy only: the training loop's own loader is built around this elsewhere.
 
-    position --epoch--> slot in the epoch --permutation--> sample --offset--> tokens in the shards
+    position --mixture--> position in a source --epoch--> slot in the epoch
+    --permutation--> sample --offset--> tokens in the shards
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,11 +20,10 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from .index import Shard, ShardIndex
+from .mixture import Mixture
+from .permutation import mixed, permuted
 
 Tokens = npt.NDArray[np.int64]
-
-_MASK_64 = (1 << 64) - 1
-_ROUNDS = 6  # four make a strong pseudo-random permutation (Luby-Rackoff 1988); two for tiny halves
 
 
 class PackedTokens:
@@ -60,31 +60,55 @@ class PackedDataset:
     """Samples of `sequence_length` + 1 tokens (inputs and the shifted labels), for ever.
 
     A sample starts where the one before ends; neighbours share one token, so that every token but
-    the first is predicted once an epoch.
+    the first is predicted once an epoch. With weights each source has epochs of its own, and the
+    mixture says whose turn it is; without, all sources are one stream.
     """
 
-    def __init__(self, folder: Path, index: ShardIndex, *, sequence_length: int, seed: int) -> None:
-        """Raises InputError where there is not one whole sample."""
-        check_one_sample(index.train_tokens, sequence_length)
-        self._tokens = PackedTokens(folder, index.train, token_bytes=index.token_bytes)
+    def __init__(
+        self,
+        folder: Path,
+        index: ShardIndex,
+        *,
+        sequence_length: int,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """`weights` are by name of the source. Raises InputError where a sample is not filled."""
+        streams = _streams(index, weights)
+        for name, shards in streams.items():
+            check_one_sample(sum(shard.tokens for shard in shards), sequence_length, name)
+        self._streams = [
+            PackedTokens(folder, shards, token_bytes=index.token_bytes)
+            for shards in streams.values()
+        ]
+        self._mixture = Mixture([weights[name] for name in streams], seed=seed) if weights else None
         self._sequence_length = sequence_length
         self._seed = seed
 
-    def __len__(self) -> int:
-        """Samples in one epoch."""
-        return (len(self._tokens) - 1) // self._sequence_length
-
     def sample(self, position: int) -> Tokens:
         """The tokens at a position of the run, of any epoch: shape (sequence_length + 1,)."""
-        start = sample_index(position, len(self), seed=self._seed) * self._sequence_length
-        return self._tokens.read(start, self._sequence_length + 1)
+        source, number = self._mixture.place(position) if self._mixture else (0, position)
+        stream = self._streams[source]
+        samples = (len(stream) - 1) // self._sequence_length
+        start = sample_index(number, samples, seed=self._seed + source) * self._sequence_length
+        return stream.read(start, self._sequence_length + 1)
 
 
-def check_one_sample(train_tokens: int, sequence_length: int) -> None:
-    """Raises InputError where the training tokens do not fill one sample."""
+def _streams(
+    index: ShardIndex, weights: Mapping[str, float] | None
+) -> dict[str, tuple[Shard, ...]]:
+    """Shards that are read as one: a source's with weights, all without."""
+    if not weights:
+        return {"": index.train}
+    return {name: tuple(s for s in index.train if s.source == name) for name in weights}
+
+
+def check_one_sample(train_tokens: int, sequence_length: int, source: str = "") -> None:
+    """Raises InputError where the training tokens, of one source or all, do not fill one sample."""
     if train_tokens <= sequence_length:
+        of = f" of {source}" if source else ""
         raise InputError(
-            f"the training text has only {train_tokens} tokens; one sample takes "
+            f"the training text{of} has only {train_tokens} tokens; one sample takes "
             f"{sequence_length + 1}",
             field="spec.training.sequenceLength",
             value=sequence_length,
@@ -109,34 +133,4 @@ def step_samples(step: int, *, global_batch_size: int, dp_rank: int, dp_size: in
 def sample_index(position: int, samples: int, *, seed: int) -> int:
     """Which of an epoch's samples stands at a position; each epoch has its own order."""
     epoch, slot = divmod(position, samples)
-    return permuted(slot, samples, key=_mix(_mix(seed) ^ epoch))
-
-
-def permuted(value: int, size: int, *, key: int) -> int:
-    """Image of `value` under the permutation of range(size) that `key` names, in O(1) memory.
-
-    A Feistel network on the smallest even number of bits that holds `size`, walked along its cycle
-    until the value is in range: at most 4 walks on average.
-    Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002, methods 2 and 3.
-    """
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    while True:
-        value = _feistel(value, half_bits, key)
-        if value < size:
-            return value
-
-
-def _feistel(value: int, half_bits: int, key: int) -> int:
-    mask = (1 << half_bits) - 1
-    left, right = value >> half_bits, value & mask
-    for number in range(_ROUNDS):
-        left, right = right, left ^ (_mix(key + (number << 56) ^ right) & mask)
-    return left << half_bits | right
-
-
-def _mix(value: int) -> int:
-    """A 64-bit hash. Source: splitmix64 of Steele, Lea and Flood, OOPSLA 2014."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK_64
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK_64
-    return value ^ value >> 31
+    return permuted(slot, samples, key=mixed(mixed(seed) ^ epoch))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ class Documents:
     end: npt.NDArray[np.uint64]
     hash: npt.NDArray[np.uint64]
     bytes: npt.NDArray[np.uint64]
+    source: npt.NDArray[np.uint64]  # number of the source
 
     def __len__(self) -> int:
         return len(self.task)
@@ -39,6 +41,7 @@ def documents(tasks: list[TokenisedTask]) -> Documents:
         end=np.concatenate(ends),
         hash=ledger["hash"],
         bytes=ledger["bytes"],
+        source=ledger["source"],
     )
 
 
@@ -62,8 +65,24 @@ def heldout_limit(hashes: npt.NDArray[np.uint64], fraction: float) -> int:
 
 
 def training_order(members: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Documents are shuffled once, so that sources mix within a shard."""
+    """Documents are shuffled once, so that a sample's neighbours are of other files."""
     return np.random.default_rng(seed).permutation(members)
+
+
+def write_sources(
+    folder: Path,
+    names: Sequence[str],
+    tasks: list[TokenisedTask],
+    every: Documents,
+    order: npt.NDArray[np.int64],
+) -> tuple[Shard, ...]:
+    """The training split, each source in shards of its own. A source may have none."""
+    return tuple(
+        replace(shard, source=name)
+        for number, name in enumerate(names)
+        if len(own := order[every.source[order] == number])
+        for shard in write_shards(folder, f"train/{name}", tasks, every, own)
+    )
 
 
 def write_shards(

@@ -56,6 +56,7 @@ class SourceFile:
     folder: DataFolder
     name: str  # relative to the folder
     bytes: int
+    number: int  # of the source, in the spec's order
 
     def documents(self) -> Iterator[Document]:
         """Raises UnreadableFileError. Rows without text are left out, with a warning in the log."""
@@ -79,11 +80,12 @@ def source_files(run: RunConfig) -> list[SourceFile]:
     return [
         file
         for number, source in enumerate(run.data.sources)
-        for file in _files(source, run.located(source.path), f"spec.data.sources[{number}]")
+        for file in _files(source, run.located(source.path), number)
     ]
 
 
-def _files(source: SourceConfig, location: str, field: str) -> list[SourceFile]:
+def _files(source: SourceConfig, location: str, number: int) -> list[SourceFile]:
+    field = f"spec.data.sources[{number}]"
     if source.format not in _READERS:
         raise InputError(
             "no reader for this format",
@@ -92,7 +94,7 @@ def _files(source: SourceConfig, location: str, field: str) -> list[SourceFile]:
             remedy=f"Use one of {', '.join(_READERS)}.",
         )
     folder, names = _listing(source, location, f"{field}.path")
-    files = [SourceFile(source, folder, name, folder.size(name) or 0) for name in names]
+    files = [SourceFile(source, folder, name, folder.size(name) or 0, number) for name in names]
     _check_documents(files, source, field)
     return files
 

@@ -1,7 +1,7 @@
 """Text to token ids: one datatrove pipeline over all files, a task for every few files.
 
 What it writes depends on the files alone, not on the number of CPUs: for each task the token ids of
-its documents one after another, where each document ends, and a ledger of hash and size.
+its documents one after another, where each document ends, and a ledger of hash, size and source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sources import SourceFile, text_hash
 MAX_TASKS = 64  # a constant, so that the order of documents does not hang on the machine
 BATCH_DOCUMENTS = 256  # tokenised at once; bounds the memory a task takes
 
-LEDGER = np.dtype([("hash", "<u8"), ("bytes", "<u8")])  # one entry a document
+LEDGER = np.dtype([("hash", "<u8"), ("bytes", "<u8"), ("source", "<u8")])  # one entry a document
 
 
 class PlainTextTokenizer(DocumentTokenizer):
@@ -82,7 +82,7 @@ def _documents(
     with (folder / f"{rank:05d}.ledger").open("wb") as ledger:
         for file in files[rank::world_size]:
             for document in file.documents():
-                entry = (text_hash(document.text), len(document.text.encode()))
+                entry = (text_hash(document.text), len(document.text.encode()), file.number)
                 ledger.write(np.array(entry, LEDGER).tobytes())
                 yield document
 

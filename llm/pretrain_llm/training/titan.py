@@ -98,6 +98,7 @@ class PackedLoader(BaseDataLoader):
         index: ShardIndex
         seed: int
         global_batch_size: int  # sequences
+        weights: dict[str, float] | None = None  # of the sources, by name
 
     def __init__(
         self,
@@ -110,7 +111,11 @@ class PackedLoader(BaseDataLoader):
         **_: Any,
     ) -> None:
         self._dataset = PackedDataset(
-            Path(config.folder), config.index, sequence_length=seq_len, seed=config.seed
+            Path(config.folder),
+            config.index,
+            sequence_length=seq_len,
+            seed=config.seed,
+            weights=config.weights,
         )
         self._config, self._sequence_length = config, seq_len
         self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
@@ -242,6 +247,7 @@ def trainer_config(run: RunConfig, inputs: Inputs) -> Trainer.Config:
             index=inputs.index,
             seed=training.seed,
             global_batch_size=training.global_batch_size,
+            weights=run.data.weights,
         ),
         metrics=_metrics(run),
         parallelism=_parallelism(run),

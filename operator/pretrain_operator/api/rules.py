@@ -149,6 +149,13 @@ SHAPES = (
         (_names("self.sources"),),
     ),
     Rule(
+        "sources-weighted",
+        "spec.data",
+        "self.sources.all(s, has(s.weight)) || !self.sources.exists(s, has(s.weight))",
+        "sources: %s have a weight, others none; give each one, or none",
+        (_names("self.sources.filter(s, has(s.weight))"),),
+    ),
+    Rule(
         "length-one-unit",
         "spec.training",
         "has(self.steps) != has(self.tokens)",

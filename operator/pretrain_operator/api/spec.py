@@ -146,6 +146,13 @@ class Source(ApiModel):
     text_field: str = Field(
         "text", min_length=1, max_length=128, description="Field or column that has the text."
     )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="Share of the samples, relative to the other sources' weights: all have one, "
+        "or none. Default: every token once an epoch, whatever its source.",
+    )
 
 
 class Data(ApiModel):
