@@ -57,6 +57,12 @@ test-llm: env-train ## Data, training, checkpoints, export, post-training on CPU
 test-e2e: setup ## The demo's run and more faults on a local multi-node cluster (root)
 	@$(operator_env)/bin/python -m pytest tests/e2e -m e2e
 
+## Benchmarks: docs/benchmarks.md
+
+.PHONY: bench-recovery
+bench-recovery: setup ## Recovery from faults against two peers (root; ARGS="--resume --repetitions 3")
+	@$(operator_env)/bin/python -m hack.bench $(ARGS)
+
 ## Checks
 
 .PHONY: verify fmt lint types imports crd golden
@@ -77,6 +83,7 @@ crd: env-operator ## Write the CRD and docs/api.md from operator/pretrain_operat
 	@$(operator_env)/bin/python -m pretrain_operator.crd
 golden: env-operator ## Write the golden manifests anew, to be read in the diff
 	@$(operator_env)/bin/python -m tests.unit.test_manifests_golden
+	@$(operator_env)/bin/python -m tests.unit.test_bench_peers
 
 ## Delivery
 

@@ -8,6 +8,7 @@ firewall, forwarding and routes play no part. Nothing has a default route: nothi
 can reach beyond the machine. S, the slot, is the first one free, so that clusters do not meet.
 """
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +91,13 @@ def create_node(network: Network, node: str, index: int) -> None:
 def set_cable(network: Network, node: str, *, plugged: bool) -> None:
     """Pulls or plugs a node's cable: the node runs on, but nobody hears from it."""
     _ip(network.namespace, f"link set {node} {'up' if plugged else 'down'}")
+
+
+def remove_node(network: Network, node: str) -> None:
+    """Removes a node's namespace, and its cable, which the kernel would leave for a while."""
+    remove(network.node_namespace(node))
+    with contextlib.suppress(ClusterError):  # it went with the namespace already
+        _ip(network.namespace, f"link del {node}")
 
 
 def remove(namespace: str) -> None:

@@ -102,7 +102,7 @@ class Node:
 
     def _release(self) -> None:
         """Gives back what only a running node has in the kernel."""
-        network.remove(self.network.node_namespace(self.name))
+        network.remove_node(self.network, self.name)
         cgroups.remove(self.cgroup)
 
     def _write_configuration(self) -> None:

@@ -1,0 +1,77 @@
+"""The peers' manifests: ours but for who starts the workers again.
+
+Expected Jobs are in golden_bench; after an intended change: python -m tests.unit.test_bench_peers
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.bench import peers
+from hack.bench.trials import ELASTIC, RECREATE
+from pretrain_operator.crd import PlainDumper
+
+GOLDEN = Path(__file__).parent / "golden_bench"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+OURS: dict[str, Any] = {
+    "metadata": {"name": "ours-train-1", "namespace": "bench"},
+    "spec": {
+        "podFailurePolicy": {"rules": []},
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "subdomain": "ours-train",
+                "terminationGracePeriodSeconds": 120,
+                "tolerations": [{"key": "node.kubernetes.io/unreachable", "tolerationSeconds": 5}],
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "trainer:1",
+                        "command": ["python", "-m", "pretrain_llm.agent"],
+                        "env": [
+                            {"name": "PRETRAIN_ATTEMPT", "value": "1"},
+                            {"name": "OMP_NUM_THREADS", "value": "1"},
+                        ],
+                        "volumeMounts": [{"name": "storage", "mountPath": "/workspace"}],
+                    }
+                ],
+                "volumes": [
+                    {"name": "config", "configMap": {"name": "ours-config-1"}},
+                    {"name": "storage", "persistentVolumeClaim": {"claimName": "bench"}},
+                ],
+            }
+        },
+    },
+}
+
+
+def made(system: str) -> Any:
+    return peers.job(system, OURS, 3, 2)
+
+
+def golden(system: str) -> Path:
+    return GOLDEN / f"job-{system}-3.yaml"
+
+
+@pytest.mark.parametrize("system", [RECREATE, ELASTIC])
+def test_job_of_a_peer_is_as_expected(system: str) -> None:
+    assert made(system) == yaml.load(golden(system).read_text(), LOADER)
+
+
+def test_config_of_a_peer_differs_in_the_name_alone() -> None:
+    assert json.loads(peers.config('{"run": "ours", "seed": 1}', RECREATE)) == {
+        "run": RECREATE,
+        "seed": 1,
+    }
+
+
+if __name__ == "__main__":
+    for name in (RECREATE, ELASTIC):
+        GOLDEN.mkdir(exist_ok=True)
+        golden(name).write_text(yaml.dump(made(name), Dumper=PlainDumper))
