@@ -7,7 +7,9 @@ recreate   torchrun with static ranks, as Kubeflow Trainer's torch runtime sets 
            at the first failed pod, and the loop in `recreate` makes a new one at once
 elastic    torchrun's c10d rendezvous on the first pod, restarts without limit; a pod whose torchrun
            ended is restarted in place, a lost one made anew by the Job. The address of the store is
-           the first pod's full name, which that pod knows without DNS
+           the first pod's full name, which that pod knows without DNS. By default torch 2.15 uses
+           one store for all rounds, in which a new worker finds the addresses of the old ones and
+           never connects (gloo): each round has a store of its own instead
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .trials import ELASTIC, RECREATE
 Object = dict[str, Any]
 
 SYSTEM_LABEL = "pretrain.dev/bench-system"
-COMMAND = ["python", "-m", "torch.distributed.run", "-m", "pretrain_llm.training"]
+LAUNCHER = ["python", "-m", "torch.distributed.run"]
 MAX_RESTARTS = 1000
 _PORT = "29400"
 _OURS_ONLY = "PRETRAIN_"  # variables of our agents
@@ -56,8 +58,8 @@ def service(namespace: str, system: str) -> Object:
     }
 
 
-def job(system: str, ours: Mapping[str, Any], number: int, nodes: int) -> Object:
-    """`ours`: our training Job; `number`: of this Job among the system's."""
+def job(system: str, ours: Mapping[str, Any], number: int, nodes: int, script: str) -> Object:
+    """`ours`: our training Job; `number`: of this Job among the system's; `script`: the worker."""
     namespace, name = ours["metadata"]["namespace"], f"{system}-{number}"
     labels = {SYSTEM_LABEL: system}
     return {
@@ -71,13 +73,17 @@ def job(system: str, ours: Mapping[str, Any], number: int, nodes: int) -> Object
             "backoffLimit": 0 if system == RECREATE else MAX_RESTARTS,
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod(system, ours["spec"]["template"]["spec"], name, namespace, nodes),
+                "spec": _pod(
+                    system, ours["spec"]["template"]["spec"], name, namespace, nodes, script
+                ),
             },
         },
     }
 
 
-def _pod(system: str, ours: Mapping[str, Any], job_name: str, namespace: str, nodes: int) -> Object:
+def _pod(
+    system: str, ours: Mapping[str, Any], job_name: str, namespace: str, nodes: int, script: str
+) -> Object:
     pod = copy.deepcopy(dict(ours))
     pod.pop("tolerations", None)  # Kubernetes' own: 300 s on a node that does not answer
     pod["terminationGracePeriodSeconds"] = 30  # Kubernetes' own
@@ -98,7 +104,7 @@ def _pod(system: str, ours: Mapping[str, Any], job_name: str, namespace: str, no
         if "configMap" in volume:
             volume["configMap"]["name"] = system
     (container,) = pod["containers"]
-    container["command"] = COMMAND
+    container["command"] = [*LAUNCHER, script]
     first = f"{job_name}-0.{system}.{namespace}.svc.cluster.local"
     kept = [entry for entry in container["env"] if not entry["name"].startswith(_OURS_ONLY)]
     container["env"] = [*kept, *_torchrun(system, first, nodes)]
@@ -117,6 +123,7 @@ def _torchrun(system: str, first: str, nodes: int) -> list[Object]:
             "PET_RDZV_ENDPOINT": f"{first}:{_PORT}",
             "PET_RDZV_ID": system,
             "PET_MAX_RESTARTS": str(MAX_RESTARTS),
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         }
         field = ("PET_LOCAL_ADDR", "status.podIP")
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from hack.demo.kube import wait_for
@@ -14,6 +15,7 @@ from .logs import Logs
 from .measure import DETECTED, Event
 from .recreate import RecreateLoop
 
+PLAIN_WORKER = Path(__file__).parent / "plain_worker.py"  # pods see this checkout at its path
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 START_SECONDS, STOP_SECONDS = 180.0, 120.0
 
@@ -108,7 +110,7 @@ class _Peer:
         ground.link_inputs(self.name)
 
     def job(self, number: int) -> dict[str, Any]:
-        return peers.job(self.name, self._training_job, number, self._nodes)
+        return peers.job(self.name, self._training_job, number, self._nodes, str(PLAIN_WORKER))
 
     def victim(self, index: int) -> Pod:
         current = [found for found in self._pods() if is_running(found)]

@@ -52,7 +52,7 @@ OURS: dict[str, Any] = {
 
 
 def made(system: str) -> Any:
-    return peers.job(system, OURS, 3, 2)
+    return peers.job(system, OURS, 3, 2, "/bench/worker.py")
 
 
 def golden(system: str) -> Path:
