@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import kopf
@@ -24,6 +25,7 @@ from .cluster import ApiError, Cluster
 from .coordinator_client import CoordinatorClient, service_url, templated_url
 from .handlers import Watches
 from .loops import Loops
+from .marking import NODES, NodeMarker
 from .metrics import Metrics
 from .reconcile import Reconciler
 from .settings import Settings
@@ -66,6 +68,11 @@ def read_settings(path: Path | None) -> Settings:
 
 async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Until SIGTERM or SIGINT; raises what a watch cannot recover from."""
+    if settings.node_exclusion.marks != "None" and not options.watch_nodes:
+        raise ValueError(
+            f"nodeExclusion.marks {settings.node_exclusion.marks} needs the Nodes to be read:"
+            " leave out --no-watch-nodes, or set it to None"
+        )
     metrics, cache = Metrics(), ObjectCache()
     if options.metrics_port:
         metrics.serve(options.metrics_port)
@@ -77,13 +84,27 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     )
     async with cluster, CoordinatorClient(url) as coordinators:
         await _wait_for_crd(cluster)
-        reconciler = Reconciler(cluster, cache, coordinators, settings, metrics)
+        marks: Loops[str] = Loops(
+            NodeMarker(
+                cluster,
+                cache,
+                settings.node_exclusion,
+                metrics,
+                wake=lambda run: loops.wake(run),
+            ).mark
+        )
+        is_marking = settings.node_exclusion.marks != "None"
+        wake_marks = partial(marks.wake, NODES) if is_marking else _nothing
+        reconciler = Reconciler(
+            cluster, cache, coordinators, settings, metrics, on_excluded=wake_marks
+        )
         loops: Loops[RunKey] = Loops(reconciler.reconcile)
         namespaces = tuple(options.namespace)
         watches = Watches(
             cluster, cache, loops, metrics, namespaces=namespaces, nodes=options.watch_nodes
         )
         await watches.list_all()
+        wake_marks()
         checking = asyncio.create_task(watches.check_for_ever(), name="check of the watches")
         try:
             await kopf.operator(
@@ -99,6 +120,11 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await checking
             await loops.stop()
+            await marks.stop()
+
+
+def _nothing() -> None:
+    """Nodes are not marked."""
 
 
 async def _wait_for_crd(cluster: Cluster) -> None:

@@ -56,6 +56,9 @@ class ObjectCache:
         found = ((name, self._objects.get(_Id("Node", "", name))) for name in names)
         return {name: node for name, node in found if node is not None}
 
+    def all_nodes(self) -> list[KubernetesObject]:
+        return [body for id_, body in self._objects.items() if id_.kind == "Node"]
+
     def put(self, body: KubernetesObject) -> set[RunKey]:
         """Takes in a state of an object, unless a newer one is known. Returns the runs to wake."""
         id_, known = _id(body), self._objects.get(_id(body))
@@ -165,4 +168,9 @@ def _node_facts(node: KubernetesObject | None) -> object:
     if node is None:
         return None
     conditions = {item["type"]: item["status"] for item in node["status"]["conditions"]}
-    return conditions, node["spec"]
+    return conditions, node["spec"], _own_labels(node)
+
+
+def _own_labels(node: KubernetesObject) -> dict[str, str]:
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    return {name: value for name, value in labels.items() if name.startswith(api.GROUP)}

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from pretrain_llm.contract.config import RunConfig
 
-from . import config, names, pod_facts, stages
+from . import config, exclusion, names, pod_facts, stages
 from .api.spec import RunSpec
 from .api.status import RunStatus
 from .case import Case
@@ -98,6 +98,7 @@ def _training(case: Case, status: RunStatus, settings: Settings) -> tuple[Object
             inputs=status.config_digest or "",
             suspend=is_halted(case, status),
             needs_coordinator=_needs_coordinator(case, status),
+            avoided=tuple(entry.name for entry in status.excluded_nodes),
         ),
     )
 
@@ -108,6 +109,7 @@ class _Attempt:
     inputs: str  # digest of what it is made from
     suspend: bool
     needs_coordinator: bool
+    avoided: tuple[str, ...]  # names of nodes
 
 
 @lru_cache(maxsize=_KEPT)
@@ -121,6 +123,7 @@ def _training_objects(
         attempt=attempt.number,
         inputs=attempt.inputs,
         suspend=attempt.suspend,
+        avoided=attempt.avoided,
     )
     objects = (inputs.config_map(run, common), training.training_service(run), job)
     if not attempt.needs_coordinator:
@@ -213,6 +216,7 @@ def _is_stale(desired: Object, found: KubernetesObject) -> bool:
 
 def deleted(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Deletion]:
     yield from _stuck_pods(case)
+    yield from _pods_on_excluded_nodes(case, status)
     yield from (_deletion(job) for job in _older_attempts(case, status))
     yield from _stale_stage_jobs(case, objects)
     kept = {ObjectKey(item["kind"], item["metadata"]["name"]) for item in objects}
@@ -256,6 +260,13 @@ def _stuck_pods(case: Case) -> Iterator[Deletion]:
         found = case.observed.nodes.get(node)
         if found is None or not pod_facts.holds(found, "Ready"):
             yield _deletion(pod, grace_seconds=0)
+
+
+def _pods_on_excluded_nodes(case: Case, status: RunStatus) -> Iterator[Deletion]:
+    """They save and leave; a spare steps in, and the Job makes others where the mark is not."""
+    for pod in case.live_pods(training.COMPONENT):
+        if exclusion.is_marked(case, status, pod):
+            yield from _unless_deleting(pod)
 
 
 def _unless_deleting(item: KubernetesObject) -> Iterator[Deletion]:

@@ -209,6 +209,22 @@ class Cluster:
             verb="apply",
         )
 
+    async def patch(self, body: KubernetesObject) -> dict[str, Any]:
+        """Merges what `body` names into the object; a conflict if it has a resourceVersion that is
+        not the newest. For lists that server-side apply would take as a whole from their owners.
+        """
+        metadata = body["metadata"]
+        path = RESOURCES[body["kind"]].path(metadata.get("namespace"), metadata["name"])
+        return await self._call(
+            "PATCH",
+            body["kind"],
+            path,
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type="application/merge-patch+json",
+            verb="patch",
+        )
+
     async def create(self, body: KubernetesObject) -> dict[str, Any]:
         path = RESOURCES[body["kind"]].path(body["metadata"].get("namespace"))
         query = {"fieldManager": FIELD_MANAGER}

@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     Info,
     disable_created_metrics,
@@ -41,6 +42,7 @@ _RUN_GAUGES = (
     ("nodes", "Node slots in the current round.", "training.nodes"),
     ("attempt", "Number of the training Job.", "attempt"),
     ("restarts", "Incidents of the whole run.", "budgets.total"),
+    ("excluded_nodes", "Nodes that the run keeps away from.", "excluded_nodes"),
     ("checkpoint_step", "Step of the newest verified checkpoint.", "checkpoints.latest.step"),
     ("serving_ready_replicas", "vLLM pods that answer.", "serving.ready_replicas"),
 )
@@ -76,6 +78,11 @@ class Metrics:
             "Runs whose objects a full listing showed otherwise than the watches had.",
             registry=self.registry,
         )
+        self._excluded_nodes = Gauge(
+            "pretrain_operator_excluded_nodes",
+            "Nodes that all runs keep away from.",
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
@@ -88,6 +95,9 @@ class Metrics:
 
     def count_drift(self, runs: int) -> None:
         self._drift.inc(runs)
+
+    def show_excluded_nodes(self, nodes: int) -> None:
+        self._excluded_nodes.set(nodes)
 
     @contextmanager
     def timed_pass(self) -> Iterator[None]:
@@ -153,7 +163,7 @@ def _value(status: RunStatus, path: str) -> float | None:
     found: Any = status
     for field in path.split("."):
         found = getattr(found, field, None)
-    return None if found is None else float(found)
+    return None if found is None else float(len(found) if isinstance(found, tuple) else found)
 
 
 def _version() -> str:

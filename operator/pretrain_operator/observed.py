@@ -31,7 +31,9 @@ class Observed:
     objects: Mapping[ObjectKey, KubernetesObject] = field(default_factory=dict)
     """Children of the run, and the claim that its storage names."""
     nodes: Mapping[str, KubernetesObject] = field(default_factory=dict)
-    """Nodes that the run's pods are on, by name; empty where the operator may not read nodes."""
+    """Nodes that the run's pods are on or that its faults blame, by name; empty where the operator
+    may not read nodes.
+    """
     coordinator: StatusDocument | None = None
     """None where it does not answer."""
 

@@ -7,7 +7,7 @@ it. The status is committed before anything is touched, so a crash in between co
 
 from __future__ import annotations
 
-from . import children, conditions, goodput, progress, restarts, stages, summary
+from . import children, conditions, exclusion, goodput, progress, restarts, stages, summary
 from .api.status import RunStatus
 from .case import Case
 from .config import SpecError, run_config
@@ -49,7 +49,9 @@ def next_status(case: Case, settings: Settings) -> RunStatus:
     status = stages.with_finished(case, status)
     status = progress.with_progress(case, status)
     judged = restarts.with_incidents(case, status)
-    status = restarts.with_attempt(case, judged.status)
+    excluding = exclusion.with_exclusions(case, judged.status, settings.node_exclusion)
+    must_move = exclusion.must_move(case, excluding, settings.node_exclusion)
+    status = restarts.with_attempt(case, excluding, must_move=must_move and judged.stop is None)
     stop = judged.stop if status.attempt == judged.status.attempt else None
     if stop is None:
         failed = restarts.with_job_failures(case, status)

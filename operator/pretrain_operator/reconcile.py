@@ -78,6 +78,7 @@ class Reconciler:
         settings: Settings,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
+        on_excluded: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -85,6 +86,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._now = now
+        self._on_excluded = on_excluded  # that other nodes are excluded than before
         self._memories: dict[RunKey, _Memory] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
@@ -140,12 +142,12 @@ class Reconciler:
             claim_name = run.spec.storage.claim_name
             if (claim := await self._claim(key, claim_name, memory, now)) is not None:
                 objects[ObjectKey("PersistentVolumeClaim", claim_name)] = claim
-        nodes = {pod["spec"]["nodeName"] for pod in _pods(objects) if pod["spec"].get("nodeName")}
         document = None
         if any(_is_running_coordinator(pod) for pod in _pods(objects)):
             document = await self._coordinators.status(key)
             memory.document_read_at = now
-        return Observed(now, objects, self._cache.nodes(nodes), document)
+        nodes = self._cache.nodes(_nodes(objects, run.status))
+        return Observed(now, objects, nodes, document)
 
     async def _claim(
         self, key: RunKey, name: str, memory: _Memory, now: float
@@ -176,6 +178,8 @@ class Reconciler:
             await self._look_again(key, body)
             return False
         self._cache.put(written)
+        if status.excluded_nodes != run.status.excluded_nodes:
+            self._on_excluded()
         if (before := state(run.status)) != (after := state(status)):
             logger.info("%s/%s: %s -> %s", *key, before, after)
         return True
@@ -305,6 +309,14 @@ class Reconciler:
 
 def _pods(objects: Mapping[ObjectKey, KubernetesObject]) -> list[KubernetesObject]:
     return [body for key, body in objects.items() if key.kind == "Pod"]
+
+
+def _nodes(objects: Mapping[ObjectKey, KubernetesObject], status: RunStatus) -> set[str]:
+    """Those that pods are on, that faults blame, and that are excluded."""
+    names = {pod["spec"].get("nodeName") for pod in _pods(objects)}
+    names |= {incident.suspect.node for incident in status.incidents}
+    names |= {entry.name for entry in status.excluded_nodes}
+    return {name for name in names if name}
 
 
 def _is_on_its_way(body: KubernetesObject, deletion: Deletion) -> bool:

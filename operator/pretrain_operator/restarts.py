@@ -337,13 +337,16 @@ def _step(document: StatusDocument) -> int:
 # Attempts
 
 
-def with_attempt(case: Case, status: RunStatus) -> RunStatus:
-    """With the first attempt, or the next where what it is made from was edited."""
+def with_attempt(case: Case, status: RunStatus, *, must_move: bool = False) -> RunStatus:
+    """With the first attempt, or the next: what it is made from was edited, or it must leave a
+    node.
+    """
     stage = current(case.spec, status)
     if stage is None or stage.kind != "Training" or case.spec.suspend:
         return status
     inputs = training_digest(case.spec, status.retries)
-    return status if status.config_digest == inputs else _next_attempt(case, status, inputs)
+    is_current = status.config_digest == inputs and not must_move
+    return status if is_current else _next_attempt(case, status, inputs)
 
 
 def with_job_failures(case: Case, status: RunStatus) -> Judged:

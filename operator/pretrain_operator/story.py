@@ -20,7 +20,8 @@ _TOLD_STATES = (*_PROBLEMS, *conditions.REACHED, conditions.SUSPENDED)
 
 def story(status: RunStatus) -> tuple[Event, ...]:
     told = (*_stages(status), *_attempts(status), *_incidents(status), *_checkpoints(status))
-    return tuple(sorted((*told, *_states(status)), key=lambda event: (event.time, event.key)))
+    told = (*told, *_exclusions(status), *_states(status))
+    return tuple(sorted(told, key=lambda event: (event.time, event.key)))
 
 
 def _stages(status: RunStatus) -> Iterator[Event]:
@@ -87,6 +88,14 @@ def _checkpoints(status: RunStatus) -> Iterator[Event]:
         yield Event(
             f"Quarantine-{entry.step}-{entry.time}", "Warning", "CheckpointQuarantined", text, time
         )
+
+
+def _exclusions(status: RunStatus) -> Iterator[Event]:
+    for entry in status.excluded_nodes:
+        whom = "all runs" if entry.scope == "AllRuns" else "this run"
+        text = f"node {entry.name} is excluded from {whom} until {entry.until}: {entry.reason}"
+        key = f"Excluded-{entry.name}-{entry.since}-{entry.scope}"
+        yield Event(key, "Warning", "NodeExcluded", text, epoch_seconds(entry.since))
 
 
 def _states(status: RunStatus) -> Iterator[Event]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pretrain_llm.contract.status import StatusDocument
 
 from . import conditions, pod_facts, stages
@@ -10,6 +12,7 @@ from .case import Case
 from .conditions import STAGE_CONDITIONS
 from .manifests import serving as serving_manifests
 from .manifests.training import COORDINATOR
+from .names import REPAIRED_LABEL
 from .pod_facts import Problem
 from .settings import Settings
 from .stages import Stage, Stop
@@ -70,7 +73,7 @@ def _state(case: Case, status: RunStatus) -> tuple[str, str]:
         return conditions.COMPLETED, f"the model is at {_last_path(case, status)}"
     if stage.kind == "Serving" and is_served(case, status):
         return conditions.SERVING, f"{case.run.name} answers at {_url(status)}"
-    if (problem := _problem(case, stage)) is not None:
+    if (problem := _problem(case, status, stage)) is not None:
         return problem.reason, problem.message
     if stage.kind == "Training":
         return _training_state(case, status)
@@ -130,13 +133,26 @@ def claim_problem(case: Case) -> Problem | None:
     )
 
 
-def _problem(case: Case, stage: Stage) -> Problem | None:
+def _problem(case: Case, status: RunStatus, stage: Stage) -> Problem | None:
     if (missing := claim_problem(case)) is not None:
         return missing
     pods = case.live_pods(*_COMPONENTS[stage.kind])
     field = _template_field(case, stage)
     found = (pod_facts.problem(pod, field) for pod in pods)
-    return next((problem for problem in found if problem is not None), None)
+    problem = next((problem for problem in found if problem is not None), None)
+    if problem is None or stage.kind != "Training" or problem.reason != conditions.UNSCHEDULABLE:
+        return problem
+    return replace(problem, message=problem.message + _excluded_words(status))
+
+
+def _excluded_words(status: RunStatus) -> str:
+    if not status.excluded_nodes:
+        return ""
+    excluded = ", ".join(f"{entry.name} until {entry.until}" for entry in status.excluded_nodes)
+    return (
+        f" Excluded after faults: {excluded}; spec.recovery.excludeNodeAfter 0 takes them back,"
+        f" the label {REPAIRED_LABEL} one that was mended."
+    )
 
 
 def _template_field(case: Case, stage: Stage) -> str:

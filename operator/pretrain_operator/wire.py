@@ -7,7 +7,9 @@ from typing import Any
 
 from . import api
 from .api.status import RunStatus
-from .observed import Run
+from .exclusion import NodeMarks
+from .names import EXCLUDED_LABEL
+from .observed import KubernetesObject, Run
 from .planned import Event
 from .times import timestamp
 
@@ -40,6 +42,24 @@ def lost_pod(namespace: str, name: str, uid: str, now: float) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace, "uid": uid},
         "status": {"phase": "Failed", "reason": "NodeLost", "conditions": [condition]},
     }
+
+
+def node_labels(marks: NodeMarks) -> dict[str, Any]:
+    """For server-side apply: all labels of ours. With the uid, so that a Node that is gone is not
+    made.
+    """
+    metadata = {"name": marks.node, "uid": marks.uid, "labels": dict(marks.labels)}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
+
+
+def node_taints(marks: NodeMarks, node: KubernetesObject) -> dict[str, Any]:
+    """For a merge: the Node's taints, ours among them or not, if they are still as seen."""
+    known = node.get("spec", {}).get("taints") or ()
+    taints = [taint for taint in known if taint["key"] != EXCLUDED_LABEL]
+    if marks.is_tainted:
+        taints.append({"key": EXCLUDED_LABEL, "effect": "NoSchedule"})
+    metadata = {"name": marks.node, "resourceVersion": node["metadata"]["resourceVersion"]}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taints}}
 
 
 def event_object(run: Run, event: Event) -> dict[str, Any]:

@@ -116,6 +116,27 @@ def test_service_account_that_is_not_made_must_be_named() -> None:
     assert "serviceAccount.name" in refusal("--set=serviceAccount.create=false")
 
 
+@pytest.mark.parametrize(
+    ("marks", "verbs"),
+    [
+        ("None", ["list", "watch"]),
+        ("Label", ["list", "watch", "patch"]),
+        ("Taint", ["list", "watch", "patch"]),
+    ],
+)
+def test_nodes_may_be_patched_only_where_they_are_marked(marks: str, verbs: list[str]) -> None:
+    for more in ((), ("--set=watchNamespaces={a}", "--set=rbac.aggregateToUserRoles=false")):
+        objects = helm_template(f"--set=settings.nodeExclusion.marks={marks}", *more)
+        rules = [rule for body in objects for rule in body.get("rules", ())]
+        (rule,) = [rule for rule in rules if "nodes" in rule["resources"]]
+        assert rule["verbs"] == verbs
+
+
+def test_nodes_that_are_not_read_cannot_be_marked() -> None:
+    words = refusal("--set=rbac.nodes=false", "--set=settings.nodeExclusion.marks=Label")
+    assert "nodeExclusion.marks" in words
+
+
 def test_monitors_find_the_operator_and_the_coordinators() -> None:
     objects = helm_template(*MONITORS)
     service = next(body for body in objects if body["kind"] == "Service")

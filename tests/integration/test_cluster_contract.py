@@ -50,6 +50,12 @@ WANTED = {
     "apply status of a missing pod": "404",
     "delete pod by force": "gone",
     "delete pod without a node": "gone",
+    "apply node labels": "ours added, others' kept",
+    "apply node without labels": "ours gone, others' kept",
+    "apply node, another uid": "422",
+    "apply missing node": "409",
+    "patch node taints": "new version, labels kept",
+    "patch node of an older version": "409",
     "create event": "made",
     "create event again": "409",
 }
@@ -202,6 +208,32 @@ class Script:
         await self.cluster.delete("Pod", self.namespace, "two")
         self.said["delete pod without a node"] = await self.is_there("Pod", "two")
 
+    async def nodes(self) -> None:
+        name = f"{self.namespace}-node"
+        made = await self.cluster.create(_node(name, uid=None, other="x"))
+        uid, apply = made["metadata"]["uid"], self.cluster.apply
+        marked = await apply(_node(name, uid=uid, ours="y"))
+        is_added = {"other", "ours"} <= marked["metadata"]["labels"].keys()
+        self.said["apply node labels"] = "ours added, others' kept" if is_added else "lost"
+        less = await apply(_node(name, uid=uid))
+        is_less = "other" in less["metadata"]["labels"] and "ours" not in less["metadata"]["labels"]
+        self.said["apply node without labels"] = "ours gone, others' kept" if is_less else "kept"
+        other = "00000000-0000-0000-0000-000000000000"
+        self.said["apply node, another uid"] = await self.code(apply(_node(name, uid=other)))
+        missing = _node(f"{name}-missing", uid=other)
+        self.said["apply missing node"] = await self.code(apply(missing))
+        taint = {"key": "example.test/a", "effect": "NoSchedule"}
+        version = less["metadata"]["resourceVersion"]
+        body = changed(_node(name), spec={"taints": [taint]})
+        body["metadata"] = {"name": name, "resourceVersion": version}
+        tainted = await self.cluster.patch(body)
+        is_kept = "other" in tainted["metadata"]["labels"] and taint in tainted["spec"]["taints"]
+        self.said["patch node taints"] = f"{_version(less, tainted)}, labels " + (
+            "kept" if is_kept else "lost"
+        )
+        self.said["patch node of an older version"] = await self.code(self.cluster.patch(body))
+        await self.cluster.delete("Node", "", name)
+
     async def events(self) -> None:
         event = {
             "apiVersion": "v1",
@@ -220,8 +252,14 @@ class Script:
         await self.children()
         await self.jobs()
         await self.pods()
+        await self.nodes()
         await self.events()
         return self.said
+
+
+def _node(name: str, uid: str | None = None, **labels: str) -> dict[str, Any]:
+    metadata = {"name": name, "labels": labels} | ({"uid": uid} if uid else {})
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
 
 
 def _version(before: Object, after: Object) -> str:

@@ -50,6 +50,10 @@ class Table(UserDict[Any, Object]):
         self.made = 0  # objects so far, for uids
         self._versions: dict[str, int] = {}  # by kind
 
+    def key(self, kind: str, name: str) -> Any:
+        """What is in no namespace is found by its name alone."""
+        return ObjectKey(kind, name) if self.namespace else name
+
     def __setitem__(self, key: Any, item: Object) -> None:
         self._touch(item["kind"])
         metadata = {"resourceVersion": str(self.newest_version)}
@@ -142,15 +146,31 @@ class ClusterStandIn:
     async def apply(self, body: Object) -> Object:
         self.calls.append(f"apply {body['kind']}")
         known = self._known_as(body)
+        uid = body["metadata"].get("uid")
+        if known is None and uid is not None:
+            raise ApiError(409, "Conflict", f"{_words(body)}: uid mismatch, it is not there")
+        if known is not None and uid not in (None, known["metadata"]["uid"]):
+            raise ApiError(422, "Invalid", f"{_words(body)}: metadata.uid: field is immutable")
         if known is None:
-            return self._made(body)
+            applied = {"managedFields": tuple(body["metadata"].get("labels", {}))}
+            return self._made(changed(body, metadata=applied))
         for name in _IMMUTABLE.get(body["kind"], ()):
             if body["spec"].get(name) != known["spec"].get(name):
                 raise ApiError(422, "Invalid", f"{_words(body)}: spec.{name}: field is immutable")
         is_edited = body.get("spec", {}) != known.get("spec", {})
         generation = known["metadata"].get("generation", 1) + is_edited
         metadata = {**known["metadata"], **body["metadata"], "generation": generation}
+        metadata |= _owned_labels(known, body)
         return self._stored({**known, **_without_status(body), "metadata": metadata})
+
+    async def patch(self, body: Object) -> Object:
+        """Parts that are maps are joined, one level deep: as far as the operator merges."""
+        self.calls.append(f"patch {body['kind']}")
+        known = self._required(body)
+        version = body["metadata"].get("resourceVersion", known["metadata"]["resourceVersion"])
+        if version != known["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", f"{_words(body)} has another resourceVersion")
+        return self._stored(changed(known, spec=dict(body["spec"])))
 
     async def replace_status(self, body: Object) -> Object:
         self.calls.append(f"replace_status {body['kind']}")
@@ -190,7 +210,7 @@ class ClusterStandIn:
 
     def _known(self, kind: str, namespace: str | None, name: str) -> Object | None:
         table = self._store.table(kind)
-        return None if namespace != table.namespace else table.get(ObjectKey(kind, name))
+        return None if (namespace or "") != table.namespace else table.get(table.key(kind, name))
 
     def _known_as(self, body: Object) -> Object | None:
         return self._known(body["kind"], *_place(body))
@@ -207,7 +227,8 @@ class ClusterStandIn:
 
     def _stored(self, item: Object) -> Object:
         """As it is now. What changes nothing is no new version, and not written."""
-        table, key = self._store.table(item["kind"]), key_of(item)
+        table = self._store.table(item["kind"])
+        key = table.key(item["kind"], item["metadata"]["name"])
         if table.get(key) != item:
             self._before_write()
             table[key] = item
@@ -216,7 +237,8 @@ class ClusterStandIn:
 
     def _remove(self, item: Object) -> None:
         """And, as the garbage collector does, the pods that it owned."""
-        del self._store.table(item["kind"])[key_of(item)]
+        table = self._store.table(item["kind"])
+        del table[table.key(item["kind"], item["metadata"]["name"])]
         pods = self._store.table("Pod")
         for key, pod in list(pods.items()):
             if not _is_owned(pod, item["metadata"]["uid"]):
@@ -225,6 +247,15 @@ class ClusterStandIn:
                 pods[key] = terminating(pod, self._store.now)
             else:
                 del pods[key]
+
+
+def _owned_labels(known: Object, body: Object) -> dict[str, Any]:
+    """Server-side apply: labels that it named last time and names no more go, others stay."""
+    ours = known["metadata"].get("managedFields", ())
+    others = known["metadata"].get("labels", {}).items()
+    named = body["metadata"].get("labels", {})
+    labels = {name: value for name, value in others if name not in ours} | named
+    return {"labels": labels, "managedFields": tuple(named)}
 
 
 def _is_owned(item: Object, uid: str) -> bool:

@@ -24,7 +24,7 @@ from pretrain_operator import names
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
-from .world import Object, World, key_of
+from .world import Object, World, changed, key_of
 
 TICK_SECONDS = 5.0
 STEPS_A_TICK = 10
@@ -153,7 +153,11 @@ class Simulation:
             label_name = "batch.kubernetes.io/job-completion-index"
             if any(label(pod, label_name) == str(slot) for pod in pods):
                 continue
-            free = [name for name in sorted(self.world.nodes) if self._is_ready(name)]
+            free = [
+                name
+                for name in sorted(self.world.nodes)
+                if self._is_ready(name) and _takes(self.world.nodes[name], job)
+            ]
             place = next((name for name in free if name not in taken), None)
             if place is not None:
                 name = f"{job['metadata']['name']}-{slot}-{self.world.objects.made}"
@@ -291,6 +295,18 @@ class Simulation:
             self.script.pop(0)[1](self)
 
 
+def _takes(node: Object, job: Object) -> bool:
+    """By the node affinity of the Job's pods."""
+    affinity = job["spec"]["template"]["spec"]["affinity"].get("nodeAffinity")
+    if affinity is None:
+        return True
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    labels = node["metadata"].get("labels", {})
+    return not any(rule["key"] in labels for rule in term.get("matchExpressions", ())) and not any(
+        node["metadata"]["name"] in rule["values"] for rule in term.get("matchFields", ())
+    )
+
+
 def _recovering(document: StatusDocument) -> StatusDocument:
     if not document.incidents or document.round_formed_at is None:
         return document
@@ -350,12 +366,35 @@ def kill_worker(simulation: Simulation) -> None:
     )
 
 
+def break_device(simulation: Simulation) -> None:
+    """Under the worker in the first slot."""
+    world = simulation.world
+    assert world.document is not None
+    agent = world.document.agents[0]
+    fault = FaultReport(
+        world.document.round,
+        0,
+        world.now,
+        exit_code=1,
+        error_message="CUDA error: uncorrectable ECC error encountered",
+    )
+    _broken(
+        simulation,
+        evidence="WorkerExit",
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+        first_fault=fault,
+    )
+
+
 def power_off_node(simulation: Simulation) -> None:
     """Of the last slot: its agent falls silent, its pod is evicted and stays Terminating."""
     world = simulation.world
     assert world.document is not None
     agent = world.document.agents[-1]
-    world.nodes[agent.node] = node(agent.node, ready=False)
+    dark = node(agent.node, ready=False)
+    world.nodes[agent.node] = changed(world.nodes[agent.node], status=dark["status"])
     key = ObjectKey("Pod", agent.name)
     world.objects[key] = world.terminating(world.objects[key])
     _broken(

@@ -198,6 +198,14 @@ def test_table_of_faults_in_the_docs_is_the_codes():
     assert rows == [(row.name, row.level, row.budget) for row in faults.TABLE]
 
 
+def test_classes_that_blame_a_node_in_the_docs_are_the_codes():
+    page = DOCS.read_text()
+    for words, blame in (("at once", "AtOnce"), ("again and again", "Repeated")):
+        (listed,) = re.findall(rf"^\| {words} \| (.*) \|$", page, re.M)
+        named = {row.name for row in faults.TABLE if row.blames_node == blame}
+        assert set(re.findall(r"`(\w+)`", listed)) == named
+
+
 def test_xid_numbers_in_the_docs_are_the_codes():
     (listed,) = re.findall(r"XID numbers ([\d, ]+)", DOCS.read_text())
     assert {int(number) for number in listed.split(", ")} == set(symptoms.HARDWARE_XIDS)

@@ -21,7 +21,7 @@ from pretrain_operator.api.status import (
 )
 from pretrain_operator.times import timestamp
 
-from .test_plan_scenarios import settle, training_run
+from .scenarios import settle, training_run
 from .world import START
 
 INTERVAL_SECONDS = 10.0

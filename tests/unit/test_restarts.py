@@ -13,8 +13,8 @@ from pretrain_operator.api.status import IncidentStatus, RunStatus
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
+from .scenarios import settle, state, step, summary, training_run, until
 from .simulation import Simulation, kill_worker, node, power_off_node
-from .test_plan_scenarios import settle, state, step, summary, training_run, until
 
 
 def _incident(number: int, budget: str, *, stepped: bool) -> IncidentStatus:

@@ -36,10 +36,14 @@ SIMPLE = Durations(
 START = 10.0 + 20.0 + 5.0  # until training begins
 
 
-def scout_spec(spares: int = 1) -> RunSpec:
+def scout_spec(spares: int = 1, exclude_node_after: int = 3) -> RunSpec:
     spec = scenarios.scout().spec
+    recovery = {"exclude_node_after": exclude_node_after}
     return spec.model_copy(
-        update={"nodes": spec.nodes.model_copy(update={"spares": spares})},
+        update={
+            "nodes": spec.nodes.model_copy(update={"spares": spares}),
+            "recovery": spec.recovery.model_copy(update=recovery),
+        },
     )
 
 
@@ -49,10 +53,11 @@ def run(
     total_steps: int = 500,
     spares: int = 1,
     horizon_seconds: float = 100_000.0,
+    exclude_node_after: int = 3,
 ) -> Result:
     """`hits`: (seconds since training began, class of the fault), all on node 0."""
     return simulation(
-        scout_spec(spares),
+        scout_spec(spares, exclude_node_after),
         durations,
         tuple(Fault(START + seconds, name, 0) for seconds, name in hits),
         total_steps=total_steps,
@@ -218,15 +223,23 @@ def test_run_drain_that_cannot_save_in_time_loses_steps() -> None:
 
 def test_run_broken_device_fails_again_until_its_node_is_drained() -> None:
     durations = replace(SIMPLE, health_seconds=12.0, fails_again_seconds=5.0)
-    result = run((250.0, "FaultyGPU"), durations=durations)
+    result = run((250.0, "FaultyGPU"), durations=durations, exclude_node_after=0)
     assert result.finished
     assert len(result.incidents) > 1
     assert result.stops == ()
 
 
-def test_run_broken_device_that_nothing_drains_is_stopped_by_the_operator() -> None:
+def test_run_leaves_the_node_of_a_broken_device_once_the_operator_hears_of_it() -> None:
     durations = replace(SIMPLE, health_seconds=600.0, fails_again_seconds=5.0)
     result = run((250.0, "FaultyGPU"), durations=durations)
+    assert [item.fault_class for item in result.incidents] == ["DeviceBroken", "AskedToLeave"]
+    assert (result.stops, result.attempts) == ((), 1)
+    assert result.badput_seconds["Stopped"] == 0.0
+
+
+def test_run_broken_device_that_nothing_drains_is_stopped_by_the_operator() -> None:
+    durations = replace(SIMPLE, health_seconds=600.0, fails_again_seconds=5.0)
+    result = run((250.0, "FaultyGPU"), durations=durations, exclude_node_after=0)
     assert result.finished
     assert len(result.stops) == 1
     assert "faults in a row without a step" in result.stops[0]

@@ -6,8 +6,8 @@ from pretrain_operator import conditions
 from pretrain_operator.story import story
 from pretrain_operator.times import epoch_seconds
 
+from .scenarios import settle, started, until_state
 from .simulation import cluster, kill_worker
-from .test_plan_scenarios import settle, started, until_state
 from .world import World
 
 

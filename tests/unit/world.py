@@ -14,6 +14,7 @@ from pretrain_operator.api.parse import run_from_object
 from pretrain_operator.api.status import RunStatus
 from pretrain_operator.cache import ObjectCache, RunKey
 from pretrain_operator.cluster import RESOURCES
+from pretrain_operator.marking import NodeMarker
 from pretrain_operator.metrics import Metrics
 from pretrain_operator.names import RUN_LABEL
 from pretrain_operator.observed import Observed
@@ -165,6 +166,14 @@ class Operator:
             METRICS,
             now=lambda: world.now,
         )
+        self._marker = NodeMarker(
+            self._cluster,  # type: ignore[arg-type]
+            self._cache,
+            settings.node_exclusion,
+            METRICS,
+            wake=lambda _run: None,
+            now=lambda: world.now,
+        )
 
     async def status(self, run: RunKey) -> StatusDocument | None:
         """In the place of a CoordinatorClient."""
@@ -200,6 +209,8 @@ class Operator:
             self._watch()
         before = len(self._cluster.calls)
         done(self._reconciler.reconcile(self._key))
+        if self._settings.node_exclusion.marks != "None":
+            done(self._marker.mark())
         return sum(call != "create Event" for call in self._cluster.calls[before:])
 
     def _watch(self) -> None:

@@ -145,6 +145,9 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
     yield Text(f"restarts {status.budgets.total}   checkpoint {saved}")
     for bad in status.checkpoints.quarantined:
         yield Text(f"checkpoint of step {bad.step} was damaged: {bad.reason}", style="yellow")
+    for entry in status.excluded_nodes:
+        text = f"node {entry.name} is excluded until {entry.until}: {entry.reason}"
+        yield Text(text, style="yellow")
     if status.serving is not None and status.serving.url:
         ready = f"{status.serving.ready_replicas} ready"
         yield Text(f"serving {status.serving.url} ({ready})")

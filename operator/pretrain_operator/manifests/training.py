@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pretrain_llm.contract import environment, exit_codes
 from pretrain_llm.contract.config import RunConfig
 
@@ -18,6 +20,7 @@ from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
 COMPONENT = "training"
 COORDINATOR = "coordinator"
 _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}}
 
 
@@ -81,9 +84,18 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
 
 
 def training_job(
-    run: Run, config: RunConfig, settings: Settings, *, attempt: int, inputs: str, suspend: bool
+    run: Run,
+    config: RunConfig,
+    settings: Settings,
+    *,
+    attempt: int,
+    inputs: str,
+    suspend: bool,
+    avoided: Sequence[str] = (),
 ) -> Object:
-    """One pod a node slot, each on a node of its own, spares included."""
+    """One pod a node slot, each on a node of its own, spares included. `avoided`: names of nodes,
+    looked at where their labels say nothing; of a Job that is there, they change nothing.
+    """
     assert run.spec is not None
     nodes = run.spec.nodes
     template = _template(run.spec, settings)
@@ -105,7 +117,7 @@ def training_job(
             subdomain=names.training_service(run.name),
             terminationGracePeriodSeconds=settings.termination_grace_seconds,
             tolerations=unreachable_tolerations(settings.unreachable_seconds),
-            affinity=_one_slot_a_node(labels(run, COMPONENT)),
+            affinity=_affinity(run, settings, avoided),
         ),
     }
     job = child(
@@ -149,9 +161,24 @@ def _devices(nodes: Nodes) -> dict[str, str]:
     return {nodes.device_resource: str(nodes.devices_per_node)} if nodes.device_resource else {}
 
 
-def _one_slot_a_node(selector: dict[str, str]) -> Object:
-    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": selector}}
-    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+def _affinity(run: Run, settings: Settings, avoided: Sequence[str]) -> Object:
+    """One slot a node, and none on an excluded one."""
+    selector = {"matchLabels": labels(run, COMPONENT)}
+    slot = {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}
+    term = _excluding_term(run, settings, avoided)
+    affinity: Object = {"podAntiAffinity": {_REQUIRED: [slot]}}
+    if term:
+        affinity["nodeAffinity"] = {_REQUIRED: {"nodeSelectorTerms": [term]}}
+    return affinity
+
+
+def _excluding_term(run: Run, settings: Settings, avoided: Sequence[str]) -> Object:
+    if settings.node_exclusion.marks != "None":
+        own = (names.EXCLUDED_LABEL, names.excluded_from_label(run.uid))
+        return {"matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in own]}
+    # The API server takes one name a requirement; all must hold.
+    by_name = [{"key": "metadata.name", "operator": "NotIn", "values": [name]} for name in avoided]
+    return {"matchFields": by_name} if by_name else {}
 
 
 def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:

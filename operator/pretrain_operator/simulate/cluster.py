@@ -15,6 +15,7 @@ from .. import conditions, names
 from ..api.run import Run
 from ..api.spec import RunSpec
 from ..api.status import Artifact, IncidentStatus, RunStatus
+from ..exclusion import node_marks
 from ..manifests.training import COMPONENT
 from ..observed import KubernetesObject, ObjectKey, Observed
 from ..plan import plan
@@ -23,8 +24,14 @@ from ..settings import Settings
 from ..times import timestamp
 
 _IMAGES = ("data", "training", "export", "postTraining", "serving")
-_SETTINGS = Settings.model_validate({"templates": {name: {"image": name} for name in _IMAGES}})
+_SETTINGS = Settings.model_validate(
+    {
+        "templates": {name: {"image": name} for name in _IMAGES},
+        "nodeExclusion": {"marks": "Label"},
+    }
+)
 _NAMESPACE = "simulated"
+POLL_SECONDS = _SETTINGS.poll_interval_seconds
 UNREACHABLE_SECONDS = float(_SETTINGS.unreachable_seconds)
 
 
@@ -44,10 +51,13 @@ def admitted(name: str, spec: RunSpec, now: float) -> Run:
 
 @dataclass
 class Cluster:
-    """`on_pod_gone` hears of every training pod that the plan removes."""
+    """`on_pod_gone` hears of every training pod that the plan removes by force, `on_pod_asked` of
+    those that it asks to leave.
+    """
 
     run: Run
     on_pod_gone: Callable[[str], None]
+    on_pod_asked: Callable[[str], None]
     objects: dict[ObjectKey, KubernetesObject] = field(default_factory=dict)
     nodes: dict[str, KubernetesObject] = field(default_factory=dict)
     incidents: dict[tuple[int, int], IncidentStatus] = field(default_factory=dict)
@@ -85,13 +95,29 @@ class Cluster:
         decided = plan(self.run, seen, _SETTINGS)
         self.run = replace(self.run, status=decided.status)
         for deletion in decided.delete:
-            self._delete(deletion)
+            self._delete(deletion, now)
         for item in decided.apply:
             self.objects[ObjectKey(item["kind"], item["metadata"]["name"])] = _created(item)
-        return bool(decided.delete or decided.apply)
+        return self._mark_nodes(now) or bool(decided.delete or decided.apply)
 
-    def _delete(self, deletion: Deletion) -> None:
-        if self.objects.pop(deletion.key, None) is not None and deletion.key.kind == "Pod":
+    def _mark_nodes(self, now: float) -> bool:
+        statuses = {self.run.uid: self.run.status}
+        found = node_marks(statuses, self.nodes.values(), _SETTINGS.node_exclusion, now)
+        for marks in found:
+            node = self.nodes[marks.node]
+            self.nodes[marks.node] = {
+                **node,
+                "metadata": {**node["metadata"], "labels": dict(marks.labels)},
+            }
+        return bool(found)
+
+    def _delete(self, deletion: Deletion, now: float) -> None:
+        pod = self.objects.get(deletion.key) if deletion.key.kind == "Pod" else None
+        if pod is not None and deletion.grace_seconds is None:
+            metadata = {**pod["metadata"], "deletionTimestamp": timestamp(now)}
+            self.objects[deletion.key] = {**pod, "metadata": metadata}
+            self.on_pod_asked(deletion.key.name)
+        elif self.objects.pop(deletion.key, None) is not None and deletion.key.kind == "Pod":
             self.on_pod_gone(deletion.key.name)
 
     # What happens to it
@@ -149,4 +175,8 @@ def _created(item: KubernetesObject) -> KubernetesObject:
 
 def _node(name: str, ready: str) -> KubernetesObject:
     conditions_ = [{"type": "Ready", "status": ready}]
-    return {"kind": "Node", "metadata": {"name": name}, "status": {"conditions": conditions_}}
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "uid": name},
+        "status": {"conditions": conditions_},
+    }

@@ -19,7 +19,7 @@ from pretrain_llm.contract import protocol
 from pretrain_llm.contract.reports import FaultReport
 
 from ..api.spec import RunSpec
-from .cluster import UNREACHABLE_SECONDS, Cluster, admitted
+from .cluster import POLL_SECONDS, UNREACHABLE_SECONDS, Cluster, admitted
 from .coordinator import REPORT_SECONDS, Agent, Coordinator
 from .durations import Durations
 from .result import CAUSES, Cause, Result
@@ -94,7 +94,7 @@ class _Engine:
         self._renewed_at: float | None = None
         self._unsaved_steps = 0  # kept only if the save of a drain succeeds
         run = admitted("simulated", self.spec, self.now)
-        self.cluster = Cluster(run, on_pod_gone=self._pod_gone)
+        self.cluster = Cluster(run, on_pod_gone=self._pod_gone, on_pod_asked=self._pod_asked)
 
     def run(self, faults: tuple[Fault, ...]) -> Result:
         for fault in faults:
@@ -397,6 +397,12 @@ class _Engine:
         self._report(agent)
         self.cluster.remove_pod(agent.name)
         self._pod_gone(agent.name)
+
+    def _pod_asked(self, name: str) -> None:
+        """To leave an excluded node: of what led to it the operator hears at its next look."""
+        agent = self.coordinator.agents.get(name) if self.coordinator else None
+        if agent is not None:
+            self._after(POLL_SECONDS, lambda: self._evict(agent))
 
     def _pod_gone(self, name: str) -> None:
         if self.coordinator is None:
