@@ -1,4 +1,4 @@
-"""A broken device on a real control plane: its Node is marked, its pod moves, and repair ends it."""
+"""A broken device on a real control plane: its Node is marked, its pod moves, repair ends it."""
 
 from __future__ import annotations
 
