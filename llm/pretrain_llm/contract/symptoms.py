@@ -24,18 +24,21 @@ ECHOES = (COLLECTIVE_TIMEOUT, PEER_LOST)  # what the peers of a failed worker sa
 MAX_LINES = 3  # of stderr, in a report
 MAX_CHARACTERS = 300  # of each
 
-# Numbers that NVIDIA's XID catalogue (docs.nvidia.com/deploy/xid-errors) puts down to hardware,
-# firmware or fabric: 48, 63, 64, 92, 94, 95, 140 memory (ECC, row remapping); 74, 121, 145-150
-# NVLink and C2C; 79 off the bus; 62, 119, 120 the GPU's own processors; 154 needs a reset.
-# 13, 31, 43, 45, 68, 69 and the like are what a faulty kernel of the program causes.
+# Numbers for which NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors, analyzing-xid-catalog)
+# has a reset of the GPU, a restart of the machine or a workflow for memory or NVLink as the immediate
+# action: 48, 64, 95, 140, 156, 171, 172 memory; 74, 136, 144-150 NVLink; 79 off the bus; 54 power;
+# 46, 62, 109, 110, 119, 120, 143, 158 its own processors. Of the others only 94 is ours: a contained
+# memory error, whose GPU is to be reset when convenient. Not 63, 92, 121, which harm nothing by
+# themselves; 154 tells the action for another one, in words. All others are the program's.
 HARDWARE_XIDS = frozenset(
-    (48, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120, 121, 140, *range(145, 151), 154)
+    (46, 48, 54, 62, 64, 74, 79, 94, 95, 109, 110, 119, 120, 136, 140, 143)
+    + (*range(144, 151), 156, 158, 171, 172)
 )
 _XID = re.compile(r"\bXid\b(?:\s*\([^)]*\))?\D{0,3}(\d+)", re.IGNORECASE)
 _HARDWARE = re.compile(
     r"uncorrectable (ecc|nvlink)|fallen off the bus|hardware stack error|gpu is lost"
     r"|no cuda-capable device|cuda-capable device\(s\) is/are busy or unavailable"
-    r"|system not yet initialized",
+    r"|system not yet initialized|gpu recovery action changed from .+ to \w+ \((?!none)",
     re.IGNORECASE,
 )
 _PYTHON = re.compile(
