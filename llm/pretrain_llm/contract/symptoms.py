@@ -24,16 +24,14 @@ ECHOES = (COLLECTIVE_TIMEOUT, PEER_LOST)  # what the peers of a failed worker sa
 MAX_LINES = 3  # of stderr, in a report
 MAX_CHARACTERS = 300  # of each
 
-# Numbers for which NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors, analyzing-xid-catalog)
-# has a reset of the GPU, a restart of the machine or a workflow for memory or NVLink as the immediate
-# action: 48, 64, 95, 140, 156, 171, 172 memory; 74, 136, 144-150 NVLink; 79 off the bus; 54 power;
-# 46, 62, 109, 110, 119, 120, 143, 158 its own processors. Of the others only 94 is ours: a contained
-# memory error, whose GPU is to be reset when convenient. Not 63, 92, 121, which harm nothing by
-# themselves; 154 tells the action for another one, in words. All others are the program's.
-HARDWARE_XIDS = frozenset(
-    (46, 48, 54, 62, 64, 74, 79, 94, 95, 109, 110, 119, 120, 136, 140, 143)
-    + (*range(144, 151), 156, 158, 171, 172)
-)
+# Numbers for which NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors) has a reset of the
+# GPU, a restart of the machine or a repair of memory or NVLink as the immediate action; and 94, a
+# contained memory error, whose GPU is to be reset when convenient. Not 63, 92, 121, which harm
+# nothing by themselves; 154 tells the action for another one, in words. The rest is the program's.
+_MEMORY_XIDS = (48, 64, 94, 95, 140, 156, 171, 172)
+_LINK_XIDS = (74, 79, 136, *range(144, 151))
+_PROCESSOR_XIDS = (46, 54, 62, 109, 110, 119, 120, 143, 158)
+HARDWARE_XIDS = frozenset((*_MEMORY_XIDS, *_LINK_XIDS, *_PROCESSOR_XIDS))
 _XID = re.compile(r"\bXid\b(?:\s*\([^)]*\))?\D{0,3}(\d+)", re.IGNORECASE)
 _HARDWARE = re.compile(
     r"uncorrectable (ecc|nvlink)|fallen off the bus|hardware stack error|gpu is lost"
