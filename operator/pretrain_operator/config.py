@@ -14,7 +14,7 @@ from pretrain_llm.contract import config as contract
 from pretrain_llm.contract.environment import VOLUME_PATH
 
 from .api.rules import NAME_PATTERN
-from .api.spec import Data, Model, Nodes, RunSpec, Training
+from .api.spec import Checkpoint, Data, Model, Nodes, RunSpec, Training
 from .observed import Run
 
 
@@ -53,6 +53,7 @@ def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
     yield from _model_violations(spec.model)
     yield from _input_violations(spec)
     yield from _training_violations(spec.training)
+    yield from _checkpoint_violations(spec.checkpoint)
     yield from _mesh_violations(spec)
     yield from _model_parallel_violations(spec)
     yield from _post_training_violations(spec)
@@ -142,6 +143,17 @@ def _training_violations(training: Training) -> Iterator[SpecError]:
     if wandb is not None and wandb.mode == "online" and wandb.api_key_secret is None:
         remedy = "name a Secret in wandb.apiKeySecret, or choose mode offline"
         yield SpecError("wandb-online-has-key", "spec.training.wandb.mode", "online", remedy)
+
+
+def _checkpoint_violations(checkpoint: Checkpoint) -> Iterator[SpecError]:
+    memory = checkpoint.memory
+    if memory is not None and memory.interval >= checkpoint.interval:
+        remedy = (
+            f"is not less than checkpoint.interval {checkpoint.interval}; lower it, or leave"
+            " checkpoint.memory out"
+        )
+        field = "spec.checkpoint.memory.interval"
+        yield SpecError("memory-more-often", field, memory.interval, remedy)
 
 
 def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
@@ -283,10 +295,16 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
             keep_latest=spec.checkpoint.keep_latest,
             keep_steps=spec.checkpoint.keep_steps,
             keep_every=spec.checkpoint.keep_every,
+            memory=_memory(spec.checkpoint),
         ),
         export=contract.ExportConfig(dtype=spec.export.dtype),
         post_training=_post_training(spec),
     )
+
+
+def _memory(checkpoint: Checkpoint) -> contract.MemoryConfig | None:
+    memory = checkpoint.memory
+    return contract.MemoryConfig(memory.interval) if memory else None
 
 
 def _model(model: Model, sequence_length: int) -> contract.ModelConfig:

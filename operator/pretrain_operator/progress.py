@@ -13,6 +13,7 @@ from pretrain_llm.contract.status import Progress, StatusDocument
 from .api.status import (
     Checkpoints,
     CheckpointStatus,
+    MemoryCheckpointStatus,
     QuarantineStatus,
     RunStatus,
     TimeAccount,
@@ -22,6 +23,7 @@ from .case import Case
 from .times import epoch_seconds, timestamp
 
 _KEPT_QUARANTINED = 10
+_MAX_PROBLEM = 500  # characters
 _UNLIKE = 1e300  # for a difference that is not finite, which JSON cannot say
 
 
@@ -111,7 +113,20 @@ def _checkpoints(old: Checkpoints, document: StatusDocument) -> Checkpoints:
     known = {(entry.path, entry.time) for entry in old.quarantined}
     new = tuple(entry for entry in told if (entry.path, entry.time) not in known)
     kept = (*old.quarantined, *new)[-_KEPT_QUARANTINED:]
-    return Checkpoints(latest=latest, quarantined=kept)
+    return Checkpoints(latest=latest, memory=_memory(old.memory, document), quarantined=kept)
+
+
+def _memory(
+    old: MemoryCheckpointStatus | None, document: StatusDocument
+) -> MemoryCheckpointStatus | None:
+    held = document.memory_checkpoint
+    if held is None:
+        return old
+    return MemoryCheckpointStatus(
+        step=held.step,
+        stall_seconds=_rounded(held.stall_seconds, 3),
+        problem=held.problem and held.problem[:_MAX_PROBLEM],
+    )
 
 
 def _is_of(quarantined: QuarantineStatus, saved: CheckpointStatus) -> bool:
@@ -135,7 +150,7 @@ def is_behind(old: RunStatus, new: RunStatus) -> bool:
 def _figures(status: RunStatus) -> tuple[object, ...]:
     training = status.training
     shown = training.model_copy(update=_NOT_FIGURES) if training else None
-    return (shown, status.checkpoints.latest)
+    return (shown, status.checkpoints.latest, status.checkpoints.memory)
 
 
 _NOT_FIGURES: dict[str, object] = {
@@ -149,7 +164,9 @@ _NOT_FIGURES: dict[str, object] = {
 
 def _without_figures(status: RunStatus) -> RunStatus:
     """What is worth a write at once. The first figures of a run are, and what it does."""
-    checkpoints = status.checkpoints.model_copy(update={"latest": None})
+    memory = status.checkpoints.memory
+    problem = MemoryCheckpointStatus(step=0, problem=memory.problem) if memory else None
+    checkpoints = status.checkpoints.model_copy(update={"latest": None, "memory": problem})
     training = status.training and TrainingStatus(
         step=min(1, status.training.step),
         account=status.training.account

@@ -237,6 +237,7 @@ def _entry(attempt: int, incident: Incident, fault: Fault) -> IncidentStatus:
         restore_seconds=incident.restore_seconds,
         first_step_seconds=incident.first_step_seconds,
         steps_lost=incident.steps_lost,
+        restored_from=incident.restored_from,
     )
 
 

@@ -97,9 +97,13 @@ class World:
             environment.NODE_NAME: f"node-{slot}",
             environment.SCRATCH: str(scratch),
             environment.TERMINATION_LOG: str(scratch / "termination-log"),
+            environment.MEMORY: str(self.memory(name)),
+            environment.MEMORY_TOKEN: "token",
+            environment.POD_IP: "127.0.0.1",
             small_worker.FOLDER: str(self.folder),
         }
-        arguments = ["-m", "pretrain_llm.agent", *self._worker, "--vanished-seconds", "2"]
+        options = ["--vanished-seconds", "2", "--memory-port", "0"]
+        arguments = ["-m", "pretrain_llm.agent", *self._worker, *options]
         self.agents[name] = self._start(name, arguments, variables)
         return name
 
@@ -189,6 +193,10 @@ class World:
     def worker_pids(self, name: str) -> list[int]:
         document = json.loads((self.folder / name / "workers.json").read_text())
         return [worker["pid"] for worker in document["workers"]]
+
+    def memory(self, name: str) -> Path:
+        """The agent's tmpfs."""
+        return self.folder / name / "memory"
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

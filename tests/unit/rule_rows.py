@@ -54,6 +54,13 @@ def _sources(*names: str, **weights: float) -> list[dict[str, Any]]:
 
 
 ROWS = (
+    Row(
+        "memory-more-often",
+        {"checkpoint.memory": {"interval": 50}},
+        {"checkpoint.memory": {"interval": 49}},
+        ("50", "lower it"),
+        base={"checkpoint.interval": 50},
+    ),
     Row("heads-divide-dim", {"model.dim": 130}, {"model.dim": 136}, ("130", "multiple")),
     Row("head-dim-even", {"model.dim": 132}, {"model.dim": 136}, ("33", "even")),
     Row(

@@ -35,6 +35,7 @@ GPU = {
             "annotations": {"k8s.v1.cni.cncf.io/networks": "rdma"},
         },
     },
+    "checkpoint": {"memory": {"interval": 5, "sizeLimit": "400Gi"}},
     "storage": {"claimName": "big", "create": {"size": "10Ti", "storageClassName": "fast"}},
     "serving": {"replicas": 2, "devices": 2, "arguments": ["--enable-prefix-caching"]},
 }

@@ -21,6 +21,7 @@ workers      the worker processes of one round
 worker_main  what runs inside a worker before and after its function
 fork_server  starts the fork server; lifeline ties a process to its parent
 link         talks to the coordinator          outbox  what it has not acknowledged yet (pure)
+replicas     checkpoints in this node's memory    peers   moves them between agents
 inbox        takes the workers' reports        memory  the kernel's count of OOM kills
 output       what workers write: to the pod's log, and its end kept
 """

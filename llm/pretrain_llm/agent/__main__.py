@@ -12,8 +12,9 @@ import os
 import sys
 import traceback
 
-from ..contract import exit_codes, protocol
+from ..contract import environment, exit_codes, protocol
 from ..contract.protocol import AgentEvent
+from ..contract.reports import WorkerReport
 from ..contract.results import StageError, TerminationMessage
 from ..errors import stage_error
 from ..termination import leave_message
@@ -21,6 +22,7 @@ from . import fork_server, inbox, init
 from . import settings as configuration
 from .bell import Bell
 from .link import Link
+from .replicas import Replicas
 from .settings import Settings
 from .stop import StopRequest, StopRequestedError
 
@@ -32,6 +34,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--worker", default=configuration.WORKER, help="module:function")
     parser.add_argument("--preload", default=configuration.PRELOAD, help="module")
     parser.add_argument("--vanished-seconds", type=float, default=120.0)
+    parser.add_argument("--memory-port", type=int, default=environment.MEMORY_PORT)
     return parser.parse_args(argv)
 
 
@@ -44,6 +47,7 @@ def main() -> int:
             worker=options.worker,
             preload=options.preload,
             vanished_seconds=options.vanished_seconds,
+            memory_port=options.memory_port,
         )
     except Exception as error:
         return _gave_up(stage_error(error))
@@ -72,12 +76,25 @@ def run(settings: Settings, bell: Bell, link: Link) -> int:
 
 def train(settings: Settings, bell: Bell, link: Link, stop: StopRequest) -> None:
     """Returns once the run is finished. Raises StopRequestedError, elastic.FinalWorkerError."""
-    inbox.start(settings.report_socket, lambda report: link.add(AgentEvent(worker=report)))
+    replicas = None
+    if settings.memory:
+        replicas = Replicas(settings.memory, link, settings.local_world_size)
+        replicas.start()
+        link.listen(replicas.wake)
+    inbox.start(settings.report_socket, lambda report: _take(report, link, replicas))
     from .elastic import Agent  # imports torch: the fork server does so at the same time
 
     fork_server.wait_until_warm()
     stop.is_preparing = False
-    Agent(settings, link, bell, stop).run()
+    Agent(settings, link, bell, stop, replicas).run()
+
+
+def _take(report: WorkerReport, link: Link, replicas: Replicas | None) -> None:
+    """What every worker says of memory is the agent's own business; rank 0 says it for the run."""
+    if report.memory_saved and replicas:
+        replicas.wake()
+    if report.memory_saved is None or report.rank == 0:
+        link.add(AgentEvent(worker=report))
 
 
 def _gave_up(error: StageError) -> int:

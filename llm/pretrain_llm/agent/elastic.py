@@ -36,6 +36,7 @@ from . import stacks
 from .bell import Bell
 from .link import Link
 from .rendezvous import CoordinatorRendezvous
+from .replicas import Replicas
 from .settings import Settings
 from .stop import StopRequest, StopRequestedError
 from .worker_main import Launch
@@ -57,7 +58,14 @@ class FinalWorkerError(Exception):
 
 
 class Agent(SimpleElasticAgent):
-    def __init__(self, settings: Settings, link: Link, bell: Bell, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        link: Link,
+        bell: Bell,
+        stop: StopRequest,
+        replicas: Replicas | None,
+    ) -> None:
         # Every agent has as many workers: torch need not gather their numbers through the store.
         os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = "1"
         rendezvous = CoordinatorRendezvous(settings, link, bell, stop)
@@ -74,22 +82,37 @@ class Agent(SimpleElasticAgent):
         self._link = link
         self._bell = bell
         self._stop = stop
+        self._replicas = replicas
         self._workers: Workers | None = None
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        number = self._link.standing.round
+        number, memory = self._link.standing.round, self._memory_variables(worker_group)
         launches = [
             Launch(
                 rank=worker.global_rank,
                 local_rank=worker.local_rank,
                 function=self._settings.worker,
-                variables=worker_variables(self._settings, worker_group, worker, number),
+                variables={
+                    **worker_variables(self._settings, worker_group, worker, number),
+                    **memory,
+                },
             )
             for worker in worker_group.workers
         ]
         self._workers = Workers(launches)
         write_pids(self._settings.workers_file, number, launches, self._workers)
         return self._workers.pids
+
+    def _memory_variables(self, worker_group: WorkerGroup) -> dict[str, str]:
+        """Where the workers keep checkpoints in memory, and the one that they start from."""
+        if self._replicas is None:
+            return {}
+        restored = self._replicas.enter(self._link.standing, worker_group.group_rank)
+        found = {environment.MEMORY: str(self._replicas.root)}
+        if restored:
+            found[environment.RESTORE] = str(restored.generation)
+            found[environment.RESTORE_SOURCE] = restored.source
+        return found
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         workers = self._workers
@@ -150,6 +173,8 @@ class Agent(SimpleElasticAgent):
         if view.stalled and view.round == self._link.standing.round:
             self._tell_stacks(view.round)
         self._shutdown()
+        if self._replicas:
+            self._replicas.settle()
 
     def _tell_stacks(self, round_number: int) -> None:
         """Where the workers stand: to the coordinator, and in full to the run's volume."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 
 from ..contract import codec, protocol
+from ..contract.memory import MemoryStanding, MemoryView
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
 from . import outbox
 from .bell import Bell
@@ -42,6 +44,7 @@ class Standing:
     members: tuple[str, ...] = ()
     formed_at: float | None = None
     saved: bool = False  # its workers ended that round with exit_codes.SAVED
+    memory: MemoryView = field(default_factory=MemoryView)  # as of its beginning
 
 
 class Link:
@@ -49,10 +52,11 @@ class Link:
 
     def __init__(self, settings: Settings, bell: Bell) -> None:
         self._settings = settings
-        self._bell = bell
         self._changed = threading.Condition()
         self._standing = Standing()
         self._outbox = outbox.Outbox()
+        self._memory: MemoryStanding | None = None
+        self._listeners: list[Callable[[], None]] = [bell.ring]
         self._view = _NOTHING_HEARD
         self._highest_round = 0
         self._retired: set[str] = set()  # coordinators that were replaced
@@ -94,9 +98,20 @@ class Link:
         """Takes part in the round of `view`, from now on."""
         with self._changed:
             self._standing = Standing(
-                protocol.RUNNING, view.round, view.members, view.formed_at, saved=False
+                protocol.RUNNING, view.round, view.members, view.formed_at, memory=view.memory
             )
             self._wake()
+
+    def hold(self, memory: MemoryStanding) -> None:
+        """Changes what is reported of this agent's memory, now."""
+        with self._changed:
+            if memory != self._memory:
+                self._memory = memory
+                self._wake()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` whenever the coordinator says something new."""
+        self._listeners.append(listener)
 
     def add(self, event: AgentEvent) -> None:
         """Queues an event; all but steps are sent at once."""
@@ -183,6 +198,7 @@ class Link:
             first_event=self._outbox.first,
             events=outbox.next_batch(self._outbox),
             carried=self._view.carried,
+            memory=self._memory,
         )
 
     def _hear(self, view: RoundView, answered: AgentReport | None) -> None:
@@ -204,7 +220,8 @@ class Link:
             self._highest_round = max(self._highest_round, view.round)
             is_news = (view.coordinator, view.revision) != (known.coordinator, known.revision)
         if is_news:
-            self._bell.ring()
+            for listener in self._listeners:
+                listener()
 
 
 def _exchange(connection: HTTPConnection, method: str, path: str, body: bytes | None) -> RoundView:

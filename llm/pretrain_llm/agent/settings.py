@@ -18,6 +18,16 @@ PRELOAD = "pretrain_llm.training.preload"
 
 
 @dataclass(frozen=True)
+class MemorySettings:
+    """Where checkpoints in memory are kept, and served to the run's other agents."""
+
+    root: Path
+    host: str  # at which they reach this pod
+    port: int
+    token: str
+
+
+@dataclass(frozen=True)
 class Settings:
     run: str
     attempt: int
@@ -36,6 +46,7 @@ class Settings:
     vanished_seconds: float  # after its work, the agent waits this long for a lost coordinator
     worker: str  # module:function
     preload: str  # module that the fork server imports
+    memory: MemorySettings | None = None  # None: spec.checkpoint.memory is not set
 
     @property
     def report_socket(self) -> Path:
@@ -56,6 +67,7 @@ def settings(
     worker: str = WORKER,
     preload: str = PRELOAD,
     vanished_seconds: float = 120.0,
+    memory_port: int = environment.MEMORY_PORT,
 ) -> Settings:
     """Raises InputError, OSError, codec.DecodeError."""
     run = config.load(variables.get(environment.CONFIG, environment.CONFIG_PATH))
@@ -83,6 +95,16 @@ def settings(
         vanished_seconds=vanished_seconds,
         worker=worker,
         preload=preload,
+        memory=_memory(variables, memory_port) if run.checkpoint.memory else None,
+    )
+
+
+def _memory(variables: Mapping[str, str], port: int) -> MemorySettings:
+    return MemorySettings(
+        root=Path(variables.get(environment.MEMORY) or environment.MEMORY_PATH),
+        host=_required(variables, environment.POD_IP),
+        port=port,
+        token=_required(variables, environment.MEMORY_TOKEN),
     )
 
 

@@ -44,6 +44,11 @@ def newest_verified(
     )
 
 
+def newest_listed(root: Path, group: dist.ProcessGroup) -> int:
+    """The step of the newest checkpoint that has a manifest, not verified; 0: none."""
+    return max((found.step for found in _scan(root, group) if found.manifest), default=0)
+
+
 def _scan(root: Path, group: dist.ProcessGroup) -> tuple[Found, ...]:
     """Rank 0's view for everybody: shared file systems do not show all ranks the same at once."""
     findings: list[tuple[Found, ...] | None] = [None]

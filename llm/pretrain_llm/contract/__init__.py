@@ -5,6 +5,7 @@ exit_codes    what a process's exit code means
 layout        where things lie on the run's volume
 config        the rendered configuration that every pod of a run reads
 reports       what workers and agents report
+memory        checkpoints in the memory of the training pods
 protocol      how an agent and its coordinator talk
 status        the document that the coordinator serves to the operator
 symptoms      what a program's own words say of why it failed

@@ -132,11 +132,17 @@ class ParallelismConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    interval: int  # steps
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     interval: int  # steps
     keep_latest: int
     keep_steps: tuple[int, ...] = ()
     keep_every: int | None = None
+    memory: MemoryConfig | None = None
 
     def keeps(self, step: int) -> bool:
         """Whether this step is saved whatever the interval, and its checkpoint never deleted."""

@@ -16,18 +16,25 @@ POD_UID = "PRETRAIN_POD_UID"
 NODE_NAME = "PRETRAIN_NODE_NAME"
 GRACE_SECONDS = "PRETRAIN_GRACE_SECONDS"  # the pod's terminationGracePeriodSeconds; default 30
 SCRATCH = "PRETRAIN_SCRATCH"  # default SCRATCH_PATH
+POD_IP = "PRETRAIN_POD_IP"  # where other agents of the run reach this one's memory
+MEMORY_TOKEN = "PRETRAIN_MEMORY_TOKEN"  # noqa: S105  its name: what they must show
+MEMORY = "PRETRAIN_MEMORY"  # default MEMORY_PATH
 
 # Set by the agent for its workers.
 REPORT_SOCKET = "PRETRAIN_REPORT_SOCKET"  # Unix datagram socket that takes contract.reports
 ERROR_FILE = "PRETRAIN_ERROR_FILE"  # where a worker leaves a StageError before it exits
 STACK_FILE = "PRETRAIN_STACK_FILE"  # where a worker's stacks go when its agent asks for them
 ROUND = "PRETRAIN_ROUND"
+RESTORE = "PRETRAIN_RESTORE"  # contract.memory.Generation that is in this node's memory
+RESTORE_SOURCE = "PRETRAIN_RESTORE_SOURCE"  # how it came there: reports.MEMORY | PEER
 
 CONFIG_PATH = "/etc/pretrain/run.json"
 TERMINATION_LOG_PATH = "/dev/termination-log"
 VOLUME_PATH = "/workspace"  # where the run's storage is mounted
 SCRATCH_PATH = "/tmp"  # noqa: S108  an emptyDir of the pod's own: the root file system is read-only
+MEMORY_PATH = "/memory"  # a tmpfs of the pod's own
 
 COORDINATOR_HTTP_PORT = 8080
 STORE_PORT = 29400
+MEMORY_PORT = 29500
 SERVING_PORT = 8000

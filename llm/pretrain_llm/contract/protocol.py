@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .memory import MemoryStanding, MemoryView
 from .reports import FaultReport, SavedReport, StackReport, StepReport, WorkerReport
 from .status import Replay
 
@@ -69,6 +70,7 @@ class AgentReport:
     first_event: int = 0  # number of events[0]
     events: tuple[AgentEvent, ...] = ()  # those not acknowledged yet, oldest first
     carried: Carried = field(default_factory=Carried)
+    memory: MemoryStanding | None = None  # None: spec.checkpoint.memory is not set
 
     def __post_init__(self) -> None:
         if self.state not in AGENT_STATES:
@@ -96,6 +98,7 @@ class RoundView:
     waiting_for: str | None = None  # why there is no round, in words
     acknowledged: int = 0  # events before this number need not be sent again
     carried: Carried = field(default_factory=Carried)
+    memory: MemoryView = field(default_factory=MemoryView)
 
     def rank(self, agent: str) -> int | None:
         """The node rank of `agent` in the round; None: it is not in it."""

@@ -19,12 +19,20 @@ class StepReport:
     mfu: float | None = None  # fraction, 0 to 1; None where the device's peak is unknown
 
 
+# Where the state came from that a worker went on from.
+PERSISTENT = "Persistent"  # a verified checkpoint on the volume
+MEMORY = "Memory"  # its own node's memory
+PEER = "Peer"  # the memory of another node, which held a copy
+SCRATCH = "Scratch"  # nowhere: training begins
+
+
 @dataclass(frozen=True)
 class RestoredReport:
     """A worker is ready to step: set up, and loaded from `step` (0: from scratch)."""
 
     step: int
     time: float
+    source: str = PERSISTENT
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,16 @@ class SavedReport:
 
 
 @dataclass(frozen=True)
+class MemorySavedReport:
+    """A worker's shard is whole in its node's memory. Its peer may not have the copy yet."""
+
+    step: int
+    bytes: int  # of this worker's shard
+    stall_seconds: float
+    time: float
+
+
+@dataclass(frozen=True)
 class QuarantinedReport:
     """A checkpoint did not verify and was moved away."""
 
@@ -66,6 +84,7 @@ class WorkerReport:
     restored: RestoredReport | None = None
     saving: SavingReport | None = None
     saved: SavedReport | None = None
+    memory_saved: MemorySavedReport | None = None
     quarantined: QuarantinedReport | None = None
 
 

@@ -58,6 +58,16 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class MemoryCheckpoint:
+    """The newest checkpoint that any one node can be lost without losing."""
+
+    step: int
+    bytes: int  # of all nodes, without the copies
+    stall_seconds: float  # how long training stood still for the newest save
+    problem: str | None = None  # why no newer one has its copies, in words
+
+
+@dataclass(frozen=True)
 class Suspicion:
     """A rank that may be to blame for a stall, and why."""
 
@@ -92,6 +102,7 @@ class Incident:
     restore_seconds: float | None = None
     first_step_seconds: float | None = None
     resumed_step: int | None = None
+    restored_from: str | None = None  # reports.PERSISTENT | MEMORY | PEER | SCRATCH
 
     @property
     def steps_lost(self) -> int | None:
@@ -115,6 +126,7 @@ class StatusDocument:
     first_step: FirstStep | None = None
     replay: Replay = Replay()
     latest_checkpoint: SavedReport | None = None
+    memory_checkpoint: MemoryCheckpoint | None = None
     stall_seconds: float = 0.0  # of all saves of the attempt, but for the one after the last step
     quarantined: tuple[QuarantinedReport, ...] = ()
     incidents: tuple[Incident, ...] = ()  # oldest first, bounded

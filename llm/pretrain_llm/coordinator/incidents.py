@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..contract import exit_codes, status, symptoms
-from ..contract.reports import FaultReport, RestoredReport, StackReport, StepReport
+from ..contract.reports import PEER, FaultReport, RestoredReport, StackReport, StepReport
 from ..contract.status import Incident
 from . import suspects
 from .rounds import Agent, Break, Round
@@ -155,10 +155,16 @@ def with_restored(
             recovery.incident,
             restore_seconds=_seconds(recovery.formed_at, at),
             resumed_step=restored.step,
+            restored_from=_farthest(recovery.incident.restored_from, restored.source),
         )
         return replace(recovery, incident=incident, restored_at=at)
 
     return tuple(ready(r) if _leads_to(r, round_number) else r for r in recoveries)
+
+
+def _farthest(known: str | None, told: str) -> str:
+    """One rank fetched its state from a peer, the others had theirs: the round's is the peer's."""
+    return PEER if known == PEER else told
 
 
 def with_step(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..contract.memory import Generation, MemoryStanding, Restore
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
-from ..contract.reports import QuarantinedReport, StepReport, WorkerReport
-from ..contract.status import LEASE_EXPIRED, STALLED, StatusDocument
-from . import incidents, progress, rounds, saved, stalls
+from ..contract.reports import MemorySavedReport, QuarantinedReport, StepReport, WorkerReport
+from ..contract.status import LEASE_EXPIRED, STALLED, MemoryCheckpoint, StatusDocument
+from . import incidents, memory, progress, rounds, saved, stalls
 from .incidents import Recovery
 from .progress import Trained
 from .rounds import Break, Policy, State
@@ -38,6 +39,10 @@ class Ledger:
     saved: Saved = ()
     quarantined: tuple[QuarantinedReport, ...] = ()
     acknowledged: Mapping[str, int] = field(default_factory=dict)  # by incarnation
+    memory: Mapping[str, MemoryStanding] = field(default_factory=dict)  # by agent
+    memory_saved: MemorySavedReport | None = None  # the newest of rank 0
+    restore: Restore | None = None  # of the round that this coordinator named last
+    safe: Generation | None = None
     revision: int = 0
 
 
@@ -61,6 +66,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
     clock_offset_seconds = now - report.time
     for event in events:
         after = _with_event(after, report.agent, _shifted(event, clock_offset_seconds), now)
+    after = _with_memory(after, report)
     return _settled(ledger, replace(after, rounds=rounds.ticked(after.rounds, now)), now)
 
 
@@ -92,6 +98,9 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         waiting_for=ledger.rounds.waiting_for,
         acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
         carried=progress.carried(ledger.trained, saved.latest(ledger.saved)),
+        memory=memory.view(
+            ledger.memory, current.members if current else (), ledger.restore, ledger.safe
+        ),
     )
 
 
@@ -111,11 +120,46 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         first_step=progress.first_step(ledger.trained),
         replay=ledger.trained.replay,
         latest_checkpoint=saved.latest(ledger.saved),
+        memory_checkpoint=_memory_checkpoint(ledger),
         stall_seconds=ledger.trained.stall_seconds,
         quarantined=ledger.quarantined,
         incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
     )
+
+
+def _memory_checkpoint(ledger: Ledger) -> MemoryCheckpoint | None:
+    if not ledger.memory:
+        return None
+    return MemoryCheckpoint(
+        step=ledger.safe.step if ledger.safe else 0,
+        bytes=memory.size_bytes(ledger.memory, ledger.safe) if ledger.safe else 0,
+        stall_seconds=ledger.memory_saved.stall_seconds if ledger.memory_saved else 0.0,
+        problem=memory.problem(ledger.memory),
+    )
+
+
+def _with_memory(ledger: Ledger, report: AgentReport) -> Ledger:
+    """With what the agent holds; what agents hold that are forgotten is forgotten too."""
+    current = ledger.rounds.round
+    if report.memory is None or ledger.memory.get(report.agent) == report.memory:
+        return ledger
+    known = {**ledger.memory, report.agent: report.memory}
+    kept = {name: held for name, held in known.items() if name in ledger.rounds.agents}
+    safe = memory.safe(kept, len(current.members)) if current else None
+    return replace(ledger, memory=kept, safe=safe)
+
+
+def _restore(ledger: Ledger, members: tuple[str, ...], now: float) -> Restore | None:
+    """What a round that was just named starts from."""
+    state, newest = ledger.rounds, saved.latest(ledger.saved)
+    live = {
+        name: standing
+        for name, standing in ledger.memory.items()
+        if name in state.agents and rounds.is_live(state.agents[name], state.policy, now)
+    }
+    saved_step = newest.step if newest else 0
+    return memory.restore(live, members, saved_step, is_barren=state.barren_rounds > 0)
 
 
 def _new_events(ledger: Ledger, report: AgentReport) -> Iterable[AgentEvent]:
@@ -160,11 +204,19 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Led
         total_steps = ledger.identity.total_steps
         trained = progress.saved(ledger.trained, report.saved, total_steps)
         return replace(ledger, saved=known, trained=trained)
+    if report.memory_saved:
+        return _with_memory_saved(ledger, report.memory_saved)
     if report.quarantined:
         kept = (*ledger.quarantined, report.quarantined)[-KEPT_QUARANTINED:]
         known = saved.with_quarantined(ledger.saved, report.quarantined)
         return replace(ledger, quarantined=kept, saved=known)
     return ledger
+
+
+def _with_memory_saved(ledger: Ledger, told: MemorySavedReport) -> Ledger:
+    stalled = ledger.trained.stall_seconds + told.stall_seconds
+    trained = replace(ledger.trained, stall_seconds=stalled)
+    return replace(ledger, memory_saved=told, trained=trained)
 
 
 def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) -> Ledger:
@@ -184,8 +236,10 @@ def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:
     """Incidents follow the rounds; agents hear of every change through the revision."""
     after = _with_lost_agents(_with_incident(after), now)
     if names_a_round(before, after) and (formed := after.rounds.round):
-        after = replace(after, recoveries=incidents.with_round(after.recoveries, formed))
-    if rounds.view_key(before.rounds) == rounds.view_key(after.rounds):
+        recoveries = incidents.with_round(after.recoveries, formed)
+        restore = _restore(after, formed.members, now)
+        after = replace(after, recoveries=recoveries, restore=restore)
+    if (rounds.view_key(before.rounds), before.safe) == (rounds.view_key(after.rounds), after.safe):
         return after
     return replace(after, revision=before.revision + 1)
 
@@ -218,7 +272,7 @@ def _shifted(event: AgentEvent, seconds: float) -> AgentEvent:
         return event
     moved = {
         name: replace(told, time=told.time + seconds)
-        for name in ("step", "restored", "saving", "saved", "quarantined")
+        for name in ("step", "restored", "saving", "saved", "memory_saved", "quarantined")
         if (told := getattr(event.worker, name)) is not None
     }
     return AgentEvent(worker=replace(event.worker, **moved))

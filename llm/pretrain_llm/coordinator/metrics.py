@@ -67,6 +67,11 @@ def _progress_families(status: StatusDocument) -> Iterator[Metric]:
         yield _gauge(status, "checkpoint_bytes", "Size of the newest checkpoint", saved.bytes)
         stall = saved.stall_seconds
         yield _gauge(status, "checkpoint_stall_seconds", "Stall of the newest checkpoint", stall)
+    if held := status.memory_checkpoint:
+        stall = held.stall_seconds
+        yield _gauge(status, "memory_checkpoint_step", "Newest that has its copies", held.step)
+        yield _gauge(status, "memory_checkpoint_bytes", "Its size, without copies", held.bytes)
+        yield _gauge(status, "memory_checkpoint_stall_seconds", "Stall of the newest", stall)
     replay = status.replay
     yield _gauge(status, "replayed_steps", "Steps that were run again", replay.steps)
     difference = replay.max_loss_difference

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torchtitan.components.checkpoint import CheckpointManager
+from torchtitan.components.checkpoint import MODEL, CheckpointManager
 
-from ..checkpoints.restoring import newest_verified
+from ..checkpoints.restoring import newest_listed, newest_verified
 from ..checkpoints.sealing import Save, Sealer
 from ..checkpoints.selection import Identity
 from ..contract.config import CheckpointConfig
-from ..contract.reports import QuarantinedReport, SavedReport, SavingReport
+from ..contract.reports import PERSISTENT, SCRATCH, QuarantinedReport, SavedReport, SavingReport
+from .memory import MemoryTier
 from .reporting import report
 
 
@@ -30,12 +31,17 @@ class VerifiedCheckpoints(CheckpointManager):
     class Config(CheckpointManager.Config):
         identity: Identity
         policy: CheckpointConfig
+        mesh: tuple[int, ...]  # degrees: only the same one reads what is in memory
 
     def __init__(self, config: Config, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self._identity, self._policy = config.identity, config.policy
         self._group = dist.new_group(backend="gloo")
-        self._at_step: int | None = None  # loaded or saved last
+        self._at_step: int | None = None  # loaded from the volume or saved there last
+        self.restored_from = SCRATCH
+        self._memory: MemoryTier | None = None
+        if memory := config.policy.memory:
+            self._memory = MemoryTier(memory.interval, config.identity, config.mesh)
         self._sealer = Sealer(
             Path(self.folder),
             config.identity,
@@ -45,16 +51,39 @@ class VerifiedCheckpoints(CheckpointManager):
             _report_saved,
         )
 
-    def _load(self, step: int = -1) -> bool:  # noqa: ARG002  the newest verified one, always
+    def _load(self, step: int = -1) -> bool:  # noqa: ARG002  the newest, always
+        return self._load_memory() or self._load_verified()
+
+    def _load_memory(self) -> bool:
+        """Not verified on the volume: what is there stays the truth, but this is newer."""
+        if self._memory is None:
+            return False
+        saved_step = newest_listed(Path(self.folder), self._group)
+        if not self._memory.can_load(saved_step, self._policy.keeps):
+            return False
+        states = self._states_to_load(model_only=False)
+        self._memory.load(states)
+        self.states[MODEL].load_state_dict(states)  # as torchtitan does after DCP's load
+        self.restored_from = self._memory.source
+        return True
+
+    def _load_verified(self) -> bool:
         manifest = newest_verified(
             Path(self.folder), self._identity, self._group, _report_quarantined
         )
         if manifest is None:
             return False
         self._at_step = manifest.step
+        self.restored_from = PERSISTENT
         return super()._load(manifest.step)
 
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
+        is_saved = self._save_verified(curr_step, last_step)
+        if self._memory and not last_step:  # the last step must be on the volume, and is
+            self._memory.at_boundary(curr_step, self._flattened_model_states_sd)
+        return is_saved
+
+    def _save_verified(self, curr_step: int, last_step: bool) -> bool:
         if curr_step == self._at_step:  # asked to stop at a step that is saved already
             return False
         if self._should_save(curr_step, last_step) and dist.get_rank() == 0:

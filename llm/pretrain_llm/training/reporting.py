@@ -7,6 +7,7 @@ import os
 from .. import reports
 from ..contract import environment
 from ..contract.reports import (
+    MemorySavedReport,
     QuarantinedReport,
     RestoredReport,
     SavedReport,
@@ -22,6 +23,7 @@ def report(
     restored: RestoredReport | None = None,
     saving: SavingReport | None = None,
     saved: SavedReport | None = None,
+    memory_saved: MemorySavedReport | None = None,
     quarantined: QuarantinedReport | None = None,
 ) -> None:
     """Exactly one of them."""
@@ -34,6 +36,7 @@ def report(
             restored=restored,
             saving=saving,
             saved=saved,
+            memory_saved=memory_saved,
             quarantined=quarantined,
         )
     )

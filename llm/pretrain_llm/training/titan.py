@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from .. import models
 from ..contract import exit_codes
 from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig
 from ..contract.config import TrainingConfig as Training
-from ..contract.reports import RestoredReport, StepReport
+from ..contract.reports import PERSISTENT, RestoredReport, StepReport
 from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, step_samples
 from ..errors import InputError
@@ -70,9 +70,10 @@ class Trainer(torchtitan.trainer.Trainer):
             self._ready = True
             self._stop.listen()
             self.metrics_processor.start_clock()
-            report(restored=RestoredReport(self.step, time.time()))
-            if self.step == 0:
-                self.checkpointer.save(0)
+            source = self.checkpointer.restored_from
+            report(restored=RestoredReport(self.step, time.time(), source))
+            if source != PERSISTENT:  # not on the volume, though it may be a step that should be
+                self.checkpointer.save(self.step)
         asked_to_stop = self._stop.agreed()
         if not super().should_continue_training():
             # Ends train() here: what follows there only sleeps 2 s for the other ranks, and
@@ -328,4 +329,5 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
         keep_latest_k=0,
         policy=run.checkpoint,
         identity=identity(run, inputs),
+        mesh=astuple(run.parallelism),
     )

@@ -168,6 +168,13 @@ SHAPES = (
         "!has(self.wandb) || self.wandb.mode != 'online' || has(self.wandb.apiKeySecret)",
         "wandb.mode online needs wandb.apiKeySecret; name a Secret or choose mode offline",
     ),
+    Rule(
+        "memory-more-often",
+        "spec.checkpoint",
+        "!has(self.memory) || self.memory.interval < self.interval",
+        "memory.interval %s is not less than interval %s; lower it, or leave checkpoint.memory out",
+        ("self.memory.interval", "self.interval"),
+    ),
 )
 
 MESH = (

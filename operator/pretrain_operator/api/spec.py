@@ -240,6 +240,22 @@ class Parallelism(ApiModel):
     pipeline_parallel: int = Field(1, ge=1, le=256, description="At most numLayers.")
 
 
+class MemoryCheckpoint(ApiModel):
+    """Between the checkpoints on the storage: shards in a tmpfs of each training pod, and a copy
+    in the next node's. Lost with the pods; with nodes.count 1 there is nobody to hold the copy, so
+    that only restarts of workers gain by it.
+    """
+
+    interval: int = Field(
+        5, ge=1, le=MAX_STEPS, description="Steps; less than those between the others."
+    )
+    size_limit: Quantity | None = Field(
+        None,
+        description="Of each pod's tmpfs, which counts as the pod's memory. Four times a node's"
+        " share of weights and optimiser state is enough. Default: the pod's memory limit.",
+    )
+
+
 class Checkpoint(ApiModel):
     interval: int = Field(1000, ge=1, le=MAX_STEPS, description="Steps between checkpoints.")
     keep_latest: int = Field(3, ge=2, le=1000, description="Verified checkpoints to keep.")
@@ -250,6 +266,9 @@ class Checkpoint(ApiModel):
     )
     keep_every: int | None = Field(
         None, ge=1, le=MAX_STEPS, description="Its multiples too are saved and kept for good."
+    )
+    memory: MemoryCheckpoint | None = Field(
+        None, description="Checkpoints in memory, every few steps; left out: none."
     )
 
 

@@ -84,6 +84,12 @@ class CheckpointStatus(ApiModel):
     stall_seconds: float | None = None
 
 
+class MemoryCheckpointStatus(ApiModel):
+    step: int = Field(description="Newest that any one node can be lost without losing; 0: none.")
+    stall_seconds: float | None = Field(None, description="Of the newest save.")
+    problem: str | None = Field(None, description="Why no newer one has its copies.")
+
+
 class QuarantineStatus(ApiModel):
     step: int
     path: str
@@ -93,6 +99,7 @@ class QuarantineStatus(ApiModel):
 
 class Checkpoints(ApiModel):
     latest: CheckpointStatus | None = Field(None, description="Newest verified one.")
+    memory: MemoryCheckpointStatus | None = Field(None, description="Newest one in memory.")
     quarantined: tuple[QuarantineStatus, ...] = Field(
         (), description="Newest; damaged ones moved away."
     )
@@ -121,6 +128,9 @@ class IncidentStatus(ApiModel):
     restore_seconds: float | None = None
     first_step_seconds: float | None = None
     steps_lost: int | None = None
+    restored_from: str | None = Field(
+        None, description="Memory, Peer (another node's copy), Persistent, or Scratch: nothing."
+    )
 
 
 class ExcludedNode(ApiModel):

@@ -142,7 +142,11 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
     saved = (
         f"step {latest.step}, {duration(now - epoch_seconds(latest.time))} ago" if latest else _NONE
     )
-    yield Text(f"restarts {status.budgets.total}   checkpoint {saved}")
+    memory = status.checkpoints.memory
+    in_memory = f"   in memory: step {memory.step}" if memory else ""
+    yield Text(f"restarts {status.budgets.total}   checkpoint {saved}{in_memory}")
+    if memory and memory.problem:
+        yield Text(f"in memory: {memory.problem}", style="yellow")
     for bad in status.checkpoints.quarantined:
         yield Text(f"checkpoint of step {bad.step} was damaged: {bad.reason}", style="yellow")
     for entry in status.excluded_nodes:
@@ -171,6 +175,7 @@ def _incidents(incidents: Sequence[IncidentStatus]) -> Iterator[RenderableType]:
     table.add_column("incident", no_wrap=True)
     for name in ("detect", "reschedule", "restore", "first step", "steps lost"):
         table.add_column(name, justify="right")
+    table.add_column("restored from")
     for incident in newest:
         table.add_row(
             f"{incident.time[11:19]} {incident.fault_class}",
@@ -179,6 +184,7 @@ def _incidents(incidents: Sequence[IncidentStatus]) -> Iterator[RenderableType]:
             duration(incident.restore_seconds),
             duration(incident.first_step_seconds),
             _NONE if incident.steps_lost is None else str(incident.steps_lost),
+            incident.restored_from or _NONE,
         )
     yield table
     for incident in newest:

@@ -46,6 +46,7 @@ class Container:
     claim: str | None = None
     claim_read_only: bool = False
     shared_memory: bool = False  # collectives and data loaders need more than 64 MiB
+    memory: Object | None = None  # the emptyDir of checkpoints in memory
     devices: dict[str, str] = field(default_factory=dict)
     ports: Sequence[Object] = ()
     probes: Object = field(default_factory=dict)
@@ -130,6 +131,8 @@ def _volumes(container: Container) -> list[Object]:
         volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": container.claim}})
     if container.shared_memory:
         volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+    if container.memory is not None:
+        volumes.append({"name": "memory", "emptyDir": container.memory})
     return [*volumes, *map(dict, container.template.volumes)]
 
 
@@ -142,4 +145,6 @@ def _mounts(container: Container) -> list[Object]:
         mounts.append(storage | ({"readOnly": True} if container.claim_read_only else {}))
     if container.shared_memory:
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108  in a pod
+    if container.memory is not None:
+        mounts.append({"name": "memory", "mountPath": environment.MEMORY_PATH})
     return [*mounts, *map(dict, container.template.volume_mounts)]

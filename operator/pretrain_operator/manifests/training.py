@@ -8,13 +8,13 @@ from pretrain_llm.contract import environment, exit_codes
 from pretrain_llm.contract.config import RunConfig
 
 from .. import names
-from ..api.spec import Nodes, PodTemplate, RunSpec, Stall
+from ..api.spec import MemoryCheckpoint, Nodes, PodTemplate, RunSpec, Stall
 from ..observed import Run
 from ..settings import Settings
 from . import templates
 from .inputs import config_map_name
 from .jobs import failure_policy
-from .metadata import Object, child, labels, stamped
+from .metadata import Object, child, digest, labels, stamped
 from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
 
 COMPONENT = "training"
@@ -107,6 +107,7 @@ def training_job(
         config_map=config_map_name(run, config),
         claim=run.spec.storage.claim_name,
         shared_memory=True,
+        memory=_memory(run.spec.checkpoint.memory),
         devices=_devices(nodes),
     )
     pod = {
@@ -161,6 +162,19 @@ def _devices(nodes: Nodes) -> dict[str, str]:
     return {nodes.device_resource: str(nodes.devices_per_node)} if nodes.device_resource else {}
 
 
+def _memory(memory: MemoryCheckpoint | None) -> Object | None:
+    """An emptyDir: it outlives the container, and not the pod."""
+    if memory is None:
+        return None
+    limit = {"sizeLimit": memory.size_limit} if memory.size_limit else {}
+    return {"medium": "Memory", **limit}
+
+
+def _memory_token(run: Run, attempt: int) -> str:
+    """What agents show each other. The uid is random, and only who may read the run knows it."""
+    return digest({"uid": run.uid, "attempt": attempt})
+
+
 def _affinity(run: Run, settings: Settings, avoided: Sequence[str]) -> Object:
     """One slot a node, and none on an excluded one."""
     selector = {"matchLabels": labels(run, COMPONENT)}
@@ -195,6 +209,9 @@ def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:
         environment.POD_UID: "metadata.uid",
         environment.NODE_NAME: "spec.nodeName",
     }
+    if run.spec.checkpoint.memory is not None:
+        values[environment.MEMORY_TOKEN] = _memory_token(run, attempt)
+        fields[environment.POD_IP] = "status.podIP"
     return [
         *(_variable(name, value) for name, value in values.items()),
         *(
