@@ -44,10 +44,12 @@ demo-down: ## Remove what `make demo KEEP=1` left
 
 ## Tests
 
-.PHONY: test test-unit test-integration test-llm test-charts test-e2e
-test: verify test-unit test-charts test-integration test-llm test-e2e ## Every kind of test
+.PHONY: test test-unit test-crash test-integration test-llm test-charts test-e2e
+test: verify test-unit test-crash test-charts test-integration test-llm test-e2e ## Every kind of test
 test-unit: env-operator ## The decision core, without a cluster
 	@$(operator_env)/bin/python -m pytest tests/unit
+test-crash: env-operator ## The operator killed before and after every write of runs with faults
+	@$(operator_env)/bin/python -m pytest tests/unit/test_reconcile_crash.py -m "crash or not crash"
 test-integration: env-operator kubernetes ## The operator and the CRD on a real control plane
 	@$(operator_env)/bin/python -m pytest tests/integration
 test-charts: env-operator kubernetes ## The Helm chart

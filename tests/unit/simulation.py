@@ -19,6 +19,7 @@ from pretrain_llm.contract.status import (
     Incident,
     Progress,
     StatusDocument,
+    Suspicion,
 )
 from pretrain_operator import names
 from pretrain_operator.observed import ObjectKey
@@ -386,6 +387,46 @@ def break_device(simulation: Simulation) -> None:
         node=agent.node,
         first_fault=fault,
     )
+
+
+def hang(simulation: Simulation) -> None:
+    """In the last slot, as its stacks say."""
+    document = simulation.world.document
+    assert document is not None
+    agent = document.agents[-1]
+    _broken(
+        simulation,
+        evidence="Stalled",
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+        suspects=(Suspicion(1, "its process is stopped"),),
+    )
+
+
+def ask_not_to_be_restarted(simulation: Simulation) -> None:
+    """A worker ends with NVRx's code; three ticks later, the user changes the spec."""
+    document = simulation.world.document
+    assert document is not None
+    agent = document.agents[0]
+    fault = FaultReport(document.round, 0, simulation.world.now, exit_code=93)
+    _broken(
+        simulation,
+        evidence="WorkerExit",
+        agent=agent.name,
+        slot=agent.slot,
+        node=agent.node,
+        first_fault=fault,
+    )
+    simulation.resume_at = simulation.world.now + 3 * TICK_SECONDS
+
+
+def fail_job(simulation: Simulation) -> None:
+    """The Job controller gives the attempt up."""
+    world = simulation.world
+    job = world.objects[ObjectKey("Job", names.training_job(world.run_name, world.status.attempt))]
+    simulation.end_pods(job, 1, "")
+    simulation.finish(job, "Failed")
 
 
 def power_off_node(simulation: Simulation) -> None:

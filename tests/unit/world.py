@@ -151,11 +151,18 @@ class World:
 class Operator:
     """A process of the operator: what it remembers goes with it. `hooks`: see ClusterStandIn."""
 
-    def __init__(self, world: World, settings: Settings = SETTINGS, **hooks: Hook) -> None:
+    def __init__(
+        self,
+        world: World,
+        settings: Settings = SETTINGS,
+        metrics: Metrics = METRICS,
+        **hooks: Hook,
+    ) -> None:
         self._world = world
         self._settings = settings
         self._cluster = ClusterStandIn(world, **hooks)
         self._cache = ObjectCache()
+        self.metrics = metrics
         self._seen: dict[str, int] = {}  # of each kind, its version when it was last listed
         self._key = RunKey(world.objects.namespace, world.run_name)
         self._reconciler = Reconciler(
@@ -163,14 +170,14 @@ class Operator:
             self._cache,
             self,  # type: ignore[arg-type]
             settings,
-            METRICS,
+            self.metrics,
             now=lambda: world.now,
         )
         self._marker = NodeMarker(
             self._cluster,  # type: ignore[arg-type]
             self._cache,
             settings.node_exclusion,
-            METRICS,
+            self.metrics,
             wake=lambda _run: None,
             now=lambda: world.now,
         )
