@@ -18,6 +18,12 @@ from .contract.manifests import ArtifactManifest, FileEntry
 from .contract.results import StageResult
 from .errors import InputError
 
+# A finished stage is in the status of its run, which does not look at the folder again.
+REMAKE = (
+    "Restore the folder from a copy. Without one, delete the folder and the run, and apply the run"
+    " again: what is whole on the storage is kept, and the folder is made anew."
+)
+
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
@@ -116,7 +122,7 @@ def verified_manifest(folder: Path, *, field: str) -> ArtifactManifest:
             "; ".join(problems[:3]),
             field=field,
             value=folder,
-            remedy="Delete the folder; the stage that makes it then runs again.",
+            remedy=REMAKE,
         )
     if manifest is None:
         raise InputError(

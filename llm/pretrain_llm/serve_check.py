@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .artifacts import verified_manifest
+from .artifacts import REMAKE, verified_manifest
 from .contract import exit_codes
 from .contract.results import TerminationMessage
 from .errors import InputError, RunError, stage_error
@@ -24,7 +24,6 @@ from .tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG, check
 CONFIG = "config.json"
 
 _FIELD = "spec.serving"
-_REMEDY = "Delete the folder; the stage that makes it then runs again."
 
 
 def check_folder(folder: Path) -> None:
@@ -55,7 +54,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _unfit(problem: str, path: Path) -> InputError:
-    return InputError(f"{path.name} {problem}", field=_FIELD, value=path, remedy=_REMEDY)
+    return InputError(f"{path.name} {problem}", field=_FIELD, value=path, remedy=REMAKE)
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import conditions
-from .api.status import IncidentStatus, RunStatus
+from .api.status import Artifact, IncidentStatus, RunStatus
 from .planned import Event, EventType
 from .times import epoch_seconds
 
@@ -41,6 +41,21 @@ def _stages(status: RunStatus) -> Iterator[Event]:
             "Normal",
             "StageFinished",
             f"{title} finished: {made.path}",
+            epoch_seconds(made.time),
+        )
+        yield from _older_step(made)
+
+
+def _older_step(made: Artifact) -> Iterator[Event]:
+    """What was exported is not the end of training: later checkpoints were damaged."""
+    missing = made.metrics.get("stepsMissing", 0)
+    if missing:
+        yield Event(
+            f"Older-{made.stage}-{made.name}",
+            "Warning",
+            "CheckpointQuarantined",
+            f"{made.stage} took the checkpoint of step {made.step}, {missing:g} steps before the"
+            " end: newer ones were damaged and moved to quarantine/",
             epoch_seconds(made.time),
         )
 

@@ -28,12 +28,13 @@ from .simulation import (
     edit_interval,
     fail_job,
     hang,
+    is_terminating,
     kill_worker,
     power_off_node,
     quarantine_newest,
     suspend_for_three_ticks,
 )
-from .world import SETTINGS, START, Operator, World
+from .world import SETTINGS, START, Operator, World, key_of
 
 MAX_TICKS = 70
 STEPS = 100
@@ -262,3 +263,22 @@ def test_commit_on_a_run_edited_meanwhile_is_refused_and_planned_anew():
     operator.settle(sees_changes=False)
     assert conditions.state(world.status) == conditions.SUSPENDING
     assert [incident.fault_class for incident in world.status.incidents] == ["WorkerKilled"]
+
+
+def test_pod_made_anew_under_its_name_is_not_taken_for_the_lost_one():
+    """The API server refuses to mark it failed (422) and to delete it (409): the pass goes on."""
+    simulation = cluster(World(demo_body(training__steps=STEPS)))
+    operator, world = Operator(simulation.world), simulation.world
+    while conditions.state(world.status) != conditions.TRAINING:
+        simulation.tick()
+        operator.settle()
+    power_off_node(simulation)
+    known = next(pod for pod in world.of_kind("Pod") if is_terminating(pod))
+    operator._watch()
+    fresh = {name: value for name, value in known["metadata"].items() if "deletion" not in name}
+    del world.objects[key_of(known)]
+    world.objects[key_of(known)] = {**known, "metadata": {**fresh, "uid": "another"}}
+    anew = world.objects[key_of(known)]
+    operator.one_pass(sees_changes=False)
+    assert {"apply_status Pod", "delete Pod"} <= set(operator.calls)
+    assert world.objects[key_of(known)] == anew

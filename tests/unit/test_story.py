@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pretrain_operator import conditions
+from pretrain_operator.api.status import Artifact, RunStatus
 from pretrain_operator.story import story
 from pretrain_operator.times import epoch_seconds
 
@@ -52,3 +53,14 @@ def test_problem_that_comes_back_is_told_again():
     ]
     assert len(times) == 2
     assert epoch_seconds(simulation.world.status.state_since or "") > max(times)
+
+
+def test_export_of_an_older_checkpoint_is_told_as_a_warning():
+    made = Artifact(stage="Export", path="/e", step=80, time="2026-01-01T00:00:00Z")
+    whole = made.model_copy(update={"metrics": {"stepsMissing": 0.0}})
+    behind = made.model_copy(update={"metrics": {"stepsMissing": 20.0}})
+    (finished,) = story(RunStatus(artifacts=(whole,)))
+    assert finished.reason == "StageFinished"
+    warning = next(e for e in story(RunStatus(artifacts=(behind,))) if e.type == "Warning")
+    assert warning.reason == "CheckpointQuarantined"
+    assert "checkpoint of step 80, 20 steps before the end" in warning.message

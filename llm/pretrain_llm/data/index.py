@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..artifacts import REMAKE
 from ..contract import codec
 from ..errors import InputError
 
 INDEX = "index.json"
 CHAT = "chat.jsonl"  # a small chat set made from the training text
 MAX_UINT16_VOCAB = 1 << 16
-
-_REMAKE = "Delete the folder; the Data stage then makes it again."
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _read(folder: Path) -> ShardIndex:
         ) from error
     except codec.DecodeError as error:
         raise InputError(
-            f"not an index of shards: {error}", field="spec.data", value=path, remedy=_REMAKE
+            f"not an index of shards: {error}", field="spec.data", value=path, remedy=REMAKE
         ) from error
 
 
@@ -94,5 +93,5 @@ def _check_sizes(folder: Path, index: ShardIndex) -> None:
                 f"the shard has {found} bytes instead of {expected}",
                 field="spec.data",
                 value=path,
-                remedy=_REMAKE,
+                remedy=REMAKE,
             )
