@@ -14,7 +14,7 @@ from pretrain_llm.contract import config as contract
 from pretrain_llm.contract.environment import VOLUME_PATH
 
 from .api.rules import NAME_PATTERN
-from .api.spec import Checkpoint, Data, Model, Nodes, RunSpec, Training
+from .api.spec import Checkpoint, Data, Model, Nodes, Optimizer, RunSpec, Training
 from .observed import Run
 
 
@@ -121,6 +121,11 @@ def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
     if (train is None) == (path is None):
         found = "train and path are both set" if train else "neither train nor path is set"
         yield SpecError("tokenizer-one-source", "spec.tokenizer", found, "set exactly one of them")
+    output_rate = spec.training.optimizer.output_learning_rate
+    if output_rate is not None and spec.model.tie_embeddings:
+        remedy = "model.tieEmbeddings makes it the embedding; set embeddingLearningRate instead"
+        field = "spec.training.optimizer.outputLearningRate"
+        yield SpecError("output-rate-has-output", field, output_rate, remedy)
     if train is not None and train.vocab_size > spec.model.vocab_size:
         remedy = f"exceeds model.vocabSize {spec.model.vocab_size}; raise the model's or lower it"
         field = "spec.tokenizer.train.vocabSize"
@@ -139,6 +144,7 @@ def _training_violations(training: Training) -> Iterator[SpecError]:
         if training.steps is not None:
             found = f"steps {training.steps} and tokens {training.tokens} are both set"
         yield SpecError("length-one-unit", "spec.training", found, "set exactly one of them")
+    yield from _optimizer_violations(training.optimizer)
     wandb = training.wandb
     if wandb is not None and wandb.mode == "online" and wandb.api_key_secret is None:
         remedy = "name a Secret in wandb.apiKeySecret, or choose mode offline"
@@ -154,6 +160,16 @@ def _checkpoint_violations(checkpoint: Checkpoint) -> Iterator[SpecError]:
         )
         field = "spec.checkpoint.memory.interval"
         yield SpecError("memory-more-often", field, memory.interval, remedy)
+
+
+def _optimizer_violations(optimizer: Optimizer) -> Iterator[SpecError]:
+    field, rate = "spec.training.optimizer", optimizer.adamw_learning_rate
+    if optimizer.name == "Muon" and rate is None:
+        remedy = "AdamW takes embeddings, output layer, norms and biases; set adamwLearningRate"
+        yield SpecError("muon-names-adamw-rate", f"{field}.name", "Muon", remedy)
+    if optimizer.name != "Muon" and (rate is not None or optimizer.momentum is not None):
+        remedy = "has no adamwLearningRate and no momentum; leave them out, or choose Muon"
+        yield SpecError("muon-has-its-fields", f"{field}.name", optimizer.name, remedy)
 
 
 def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
@@ -202,6 +218,10 @@ def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = f"choose a divisor of training.sequenceLength {length}, which it shards"
         field = "spec.parallelism.tensorParallel"
         yield SpecError("tensor-parallel-divides-sequence", field, mesh.tensor_parallel, remedy)
+    if spec.training.optimizer.name == "Muon" and mesh.tensor_parallel > 1:
+        remedy = "splits the matrices that Muon needs whole; set it to 1, or choose AdamW"
+        field = "spec.parallelism.tensorParallel"
+        yield SpecError("muon-whole-matrices", field, mesh.tensor_parallel, remedy)
     field = "spec.parallelism.pipelineParallel"
     if mesh.pipeline_parallel > model.num_layers:
         remedy = f"exceeds model.numLayers {model.num_layers}; each stage needs a layer"
@@ -355,6 +375,7 @@ def _parallelism(spec: RunSpec) -> contract.ParallelismConfig:
 def _training(training: Training, mesh: contract.ParallelismConfig) -> contract.TrainingConfig:
     data_ranks = mesh.data_parallel_replicate * mesh.data_parallel_shard
     optimizer, schedule, wandb = training.optimizer, training.schedule, training.wandb
+    skip = training.skip_step
     return contract.TrainingConfig(
         sequence_length=training.sequence_length,
         global_batch_size=training.global_batch_size,
@@ -368,6 +389,8 @@ def _training(training: Training, mesh: contract.ParallelismConfig) -> contract.
         compile=training.compile,
         seed=training.seed,
         wandb=contract.WandbConfig(wandb.project, wandb.mode) if wandb else None,
+        z_loss_weight=training.z_loss_weight,
+        skip_step=contract.SkipStepConfig(**skip.model_dump()) if skip else None,
     )
 
 

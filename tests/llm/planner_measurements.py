@@ -20,7 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain_llm.contract.config import ARCHITECTURES, LEARNED_POSITIONS, RunConfig
+from pretrain_llm.contract.config import (
+    ARCHITECTURES,
+    LEARNED_POSITIONS,
+    OptimizerConfig,
+    RunConfig,
+)
 
 from .runs import changed, mesh, run_config
 
@@ -53,6 +58,8 @@ def recipe_run(
     return run_config(Path("/unused"), model=model, parallelism=parallelism)
 
 
+MUON = OptimizerConfig("Muon", 0.02, 0.0, 0.8, 0.95, 1e-10, adamw_learning_rate=0.004)
+
 # Published shapes, on meshes of 64 ranks that cover FSDP, HSDP, tensor and pipeline parallelism.
 STATES = {
     "nanollama-small": recipe_run((24, 1024, 16, 4, 2816, 32000), False, mesh(8, 8)),
@@ -74,6 +81,14 @@ STATES = {
     ),
     "nanochat-d32": recipe_run((32, 2048, 16, 16, 8192, 65536), False, mesh(64), "nanochat"),
     "nanochat-d20": recipe_run((20, 1280, 10, 10, 5120, 65536), False, mesh(1, 32, 2), "nanochat"),
+    "nanochat-d32-muon": changed(
+        recipe_run((32, 2048, 16, 16, 8192, 65536), False, mesh(8, 8), "nanochat"),
+        training={"optimizer": MUON},
+    ),
+    "llama-7b-muon-pipeline": changed(
+        recipe_run((32, 4096, 32, 32, 11008, 32000), False, mesh(1, 16, 1, 4)),
+        training={"optimizer": MUON},
+    ),
     "olmo2-32b": recipe_run((64, 5120, 40, 8, 27648, 100352), False, mesh(1, 8, 8), "olmo2"),
 }
 
@@ -169,6 +184,8 @@ def state_bytes(run: RunConfig) -> dict[str, int]:
 
     parts = _parallelized(run)
     parameters = [parameter for part in parts for parameter in part.parameters()]
+    if run.training.optimizer.name == "Muon":
+        return _state(parameters, _muon_moments(run, parts))
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer = torch.optim.AdamW(parameters)
@@ -176,11 +193,30 @@ def state_bytes(run: RunConfig) -> dict[str, int]:
     moments = [
         value for state in optimizer.state.values() for value in state.values() if value.dim()
     ]
+    return _state(parameters, moments)
+
+
+def _state(parameters: list[Any], moments: list[Any]) -> dict[str, int]:
     return {
         "weights": _local_bytes(parameters),
         "moments": _local_bytes(moments),
         "elements": sum(parameter.numel() for parameter in parameters),
     }
+
+
+def _muon_moments(run: RunConfig, parts: list[Any]) -> list[Any]:
+    """What has the shape of each: Muon has one of a parameter, AdamW two."""
+    from pretrain_llm.training import titan
+    from pretrain_llm.training.muon import Muon
+
+    container = titan.optimizers(run.training.optimizer).build(model_parts=parts)
+    return [
+        parameter
+        for optimizer in container
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for _ in range(1 if isinstance(optimizer, Muon) else 2)
+    ]
 
 
 def stage_blocks(pipelines: list[tuple[int, int]]) -> list[list[int]]:

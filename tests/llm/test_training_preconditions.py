@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pretrain_llm.training import preconditions
 
 from .runs import family_model, mesh, run_config
 
+MUON = OptimizerConfig("Muon", 2e-2, 0.0, 0.9, 0.95, 1e-8, adamw_learning_rate=5e-3)
 LION = OptimizerConfig("Lion", 1e-3, 0.0, 0.9, 0.95, 1e-8)
 STEPWISE = ScheduleConfig(2, "stepwise", 0.5, 0.0)
 UNTIED = {"tie_embeddings": False}
@@ -28,7 +30,19 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
         "model.architecture",
         "one of: llama, olmo2",
     ),
-    ({"training": {"optimizer": LION}}, 1, "training.optimizer.name", "one of: AdamW; or"),
+    ({"training": {"optimizer": LION}}, 1, "training.optimizer.name", "one of: AdamW, Muon; or"),
+    (
+        {"training": {"optimizer": replace(MUON, adamw_learning_rate=None)}},
+        1,
+        "training.optimizer.adamwLearningRate",
+        "to AdamW",
+    ),
+    (
+        {"training": {"optimizer": MUON}, "parallelism": mesh(tensor=2)},
+        2,
+        "parallelism.tensorParallel",
+        "Muon needs the whole matrices",
+    ),
     ({"training": {"schedule": STEPWISE}}, 1, "training.schedule.decay", "linear, cosine"),
     ({"training": {"precision": "int4"}}, 1, "training.precision", "float32, bfloat16"),
     (

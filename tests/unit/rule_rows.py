@@ -29,6 +29,7 @@ class Row:
 
 _FOUR_NODES = {"nodes.count": 4}
 _GPT2 = {"model.architecture": "gpt2", "model.numKVHeads": None}
+_MUON = {"training.optimizer.name": "Muon", "training.optimizer.adamwLearningRate": 3e-3}
 _UNTIED = {"model.tieEmbeddings": False}
 
 
@@ -115,6 +116,38 @@ ROWS = (
         {"model.maxPositions": 256},
         ("255", "256", "raise"),
         base=_GPT2,
+    ),
+    Row(
+        "muon-names-adamw-rate",
+        {"training.optimizer.name": "Muon"},
+        _MUON,
+        ("Muon", "set adamwLearningRate"),
+    ),
+    Row(
+        "muon-has-its-fields",
+        {"training.optimizer.adamwLearningRate": 3e-3},
+        _MUON,
+        ("AdamW", "choose Muon"),
+    ),
+    Row(
+        "muon-has-its-fields",
+        {"training.optimizer.momentum": 0.9},
+        {"training.optimizer.momentum": 0.9, **_MUON},
+        ("AdamW", "choose Muon"),
+    ),
+    Row(
+        "output-rate-has-output",
+        {"model.tieEmbeddings": True},
+        {"model.tieEmbeddings": False},
+        ("0.004", "embeddingLearningRate"),
+        base={"training.optimizer.outputLearningRate": 0.004},
+    ),
+    Row(
+        "muon-whole-matrices",
+        {"parallelism.tensorParallel": 2},
+        {"parallelism.dataParallelReplicate": 2},
+        ("2", "choose AdamW"),
+        base=_MUON,
     ),
     Row(
         "tokenizer-one-source",
@@ -314,6 +347,11 @@ EDITS = (
     Edit("started-batches", {"training.globalBatchSize": 8}, {"training.localBatchSize": 4}),
     Edit("started-batches", {"training.sequenceLength": 512}, {"training.wandb": None}),
     Edit("started-optimiser", {"training.optimizer.beta1": 0.8}, {"training.compile": True}),
+    Edit(
+        "started-optimiser",
+        {"training.skipStep": {"window": 64, "deviations": 6.0}},
+        {"training.localBatchSize": 1},
+    ),
     Edit(
         "started-optimiser",
         {"training.precision": "bfloat16"},

@@ -290,3 +290,13 @@ def test_planner_imports_no_torch_and_no_cluster() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_muon_keeps_one_moment_of_the_matrices_of_blocks() -> None:
+    muon = {"name": "Muon", "learningRate": 0.02, "adamwLearningRate": 3e-3}
+    adamw, with_muon = (plan_run(spec(training=training)) for training in ({}, {"optimizer": muon}))
+    matrices = 16 * (2 * 2048**2 + 2 * 512 * 2048 + 3 * 2048 * 8192)
+    before, after = adamw.reliability.checkpoint_bytes, with_muon.reliability.checkpoint_bytes
+    assert before - after == 4 * matrices
+    saved = adamw.memory.optimizer_bytes - with_muon.memory.optimizer_bytes
+    assert saved == 4 * matrices / 16  # on 16 devices

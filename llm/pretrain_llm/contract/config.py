@@ -75,12 +75,23 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    name: str  # AdamW
+    name: str  # AdamW | Muon (matrices of blocks; AdamW the rest)
     learning_rate: float
     weight_decay: float
     beta1: float
     beta2: float
     epsilon: float
+    adamw_learning_rate: float | None = None  # with Muon: of what it does not take
+    embedding_learning_rate: float | None = None
+    output_learning_rate: float | None = None
+    momentum: float | None = None  # Muon's
+    no_weight_decay: tuple[str, ...] = ()  # embeddings | norms | biases
+
+
+@dataclass(frozen=True)
+class SkipStepConfig:
+    window: int  # steps
+    deviations: float  # standard ones, above the window's mean
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ class TrainingConfig:
     compile: bool
     seed: int
     wandb: WandbConfig | None = None
+    z_loss_weight: float = 0.0
+    skip_step: SkipStepConfig | None = None
 
 
 @dataclass(frozen=True)

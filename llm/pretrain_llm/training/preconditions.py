@@ -20,7 +20,7 @@ from ..contract.config import (
 from ..errors import InputError
 from . import mesh
 
-OPTIMIZERS = ("AdamW",)
+OPTIMIZERS = ("AdamW", "Muon")
 DECAYS = ("linear", "cosine", "sqrt")
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTINGS = ("none", "selective", "full")
@@ -41,6 +41,7 @@ def problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _heads(config)
     yield from _family(config.model)
     yield from _positions(config.model, config.training.sequence_length)
+    yield from _muon(config)
     yield from _mesh(config.parallelism, world_size)
     yield from _batches(config)
     yield from _pipeline(config)
@@ -110,6 +111,19 @@ def _positions(model: ModelConfig, sequence_length: int) -> Iterator[Problem]:
         message = f"a table of {rows} positions for sequences of {sequence_length} tokens"
         remedy = f"Start a run under another name with {sequence_length} or more."
         yield "spec.model.maxPositions", rows, message, remedy
+
+
+def _muon(config: RunConfig) -> Iterator[Problem]:
+    optimizer, degree = config.training.optimizer, config.parallelism.tensor_parallel
+    if optimizer.name != "Muon":
+        return
+    if optimizer.adamw_learning_rate is None:
+        message = "Muon leaves embeddings, output layer, norms and biases to AdamW"
+        remedy = "Start a run under another name that has it."
+        yield "spec.training.optimizer.adamwLearningRate", None, message, remedy
+    if degree > 1:
+        message = "Muon needs the whole matrices that tensor parallelism splits"
+        yield "spec.parallelism.tensorParallel", degree, message, "Use 1."
 
 
 def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ nothing is patched but what cpu.py says. Decides nothing about the run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
@@ -20,11 +21,7 @@ import torchtitan.trainer
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
-from torchtitan.components.optimizer import (
-    LRSchedulersContainer,
-    OptimizersContainer,
-    default_adamw,
-)
+from torchtitan.components.optimizer import LRSchedulersContainer
 from torchtitan.config.configs import (
     CompileConfig,
     DebugConfig,
@@ -37,7 +34,7 @@ from torchtitan.tools import utils
 
 from .. import models
 from ..contract import exit_codes
-from ..contract.config import OptimizerConfig, RunConfig, ScheduleConfig
+from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
 from ..contract.reports import PERSISTENT, RestoredReport, StepReport
 from ..data.index import ShardIndex
@@ -47,7 +44,10 @@ from . import cpu, mesh
 from .checkpointing import VerifiedCheckpoints
 from .documents import document_positions
 from .inputs import Inputs, identity
+from .loss import ZLoss
+from .optimizers import optimizers
 from .reporting import report
+from .skip_step import SkipStep
 from .stopping import StopAgreement
 
 
@@ -56,7 +56,15 @@ class Trainer(torchtitan.trainer.Trainer):
 
     @dataclass(kw_only=True, slots=True)
     class Config(torchtitan.trainer.Trainer.Config):
-        pass
+        gradient_clip_norm: float
+        skip_step: SkipStepConfig | None = None
+
+    def __init__(self, config: Config) -> None:
+        self._skip_step: SkipStep | None = None
+        super().__init__(config)
+        if config.skip_step is not None:
+            self._skip_step = SkipStep(config.skip_step, config.gradient_clip_norm, self)
+            self.optimizers.gate = self._skip_step
 
     def init_distributed(self) -> ParallelDims:
         parallel_dims = super().init_distributed()
@@ -83,6 +91,21 @@ class Trainer(torchtitan.trainer.Trainer):
             self._save_and_leave()
         self._stop.post()
         return True
+
+    def forward_backward_step(self, **batch: Any) -> torch.Tensor:
+        loss = super().forward_backward_step(**batch)
+        if self._skip_step is not None:
+            self._skip_step.add(loss)
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {} if self._skip_step is None else {"skip_step": self._skip_step.gate.saved}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self._skip_step is not None:
+            self._skip_step.gate.restore(state_dict["skip_step"])
 
     def _save_and_leave(self) -> None:
         self.checkpointer.save(self.step, last_step=True)
@@ -239,8 +262,10 @@ def trainer_config(run: RunConfig, inputs: Inputs) -> Trainer.Config:
         model_spec=cpu.adapted(spec) if run.nodes.device == "cpu" else spec,
         hf_assets_path=str(inputs.tokenizer),
         dump_folder=str(run.layout.logs),
-        loss=CrossEntropyLoss.Config(global_vocab_size=run.model.vocab_size),
-        optimizer=_optimizer(training.optimizer),
+        loss=_loss(run),
+        optimizer=optimizers(training.optimizer),
+        gradient_clip_norm=training.gradient_clip_norm,
+        skip_step=training.skip_step,
         lr_scheduler=_schedule(training.schedule),
         training=_training(training),
         dataloader=PackedLoader.Config(
@@ -266,13 +291,11 @@ _ACTIVATION_CHECKPOINTING: dict[str, Callable[[], Any]] = {
 }
 
 
-def _optimizer(optimizer: OptimizerConfig) -> OptimizersContainer.Config:
-    return default_adamw(
-        lr=optimizer.learning_rate,
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay,
-    )
+def _loss(run: RunConfig) -> CrossEntropyLoss.Config:
+    vocabulary, weight = run.model.vocab_size, run.training.z_loss_weight
+    if weight:
+        return ZLoss.Config(global_vocab_size=vocabulary, weight=weight)
+    return CrossEntropyLoss.Config(global_vocab_size=vocabulary)
 
 
 def _schedule(schedule: ScheduleConfig) -> LRSchedulersContainer.Config:
@@ -289,7 +312,8 @@ def _training(training: Training) -> TrainingConfig:
         local_batch_size=training.local_batch_size,
         global_batch_size=training.global_batch_size,
         seq_len=training.sequence_length,
-        max_norm=training.gradient_clip_norm,
+        # Clipped by SkipStep, where there is one.
+        max_norm=math.inf if training.skip_step else training.gradient_clip_norm,
         steps=training.steps,
         # Weights and optimizer state stay float32; bfloat16 is what FSDP2 computes in.
         mixed_precision_param=training.precision,

@@ -163,6 +163,29 @@ SHAPES = (
         ("has(self.steps) ? 'both set' : 'both missing'",),
     ),
     Rule(
+        "muon-names-adamw-rate",
+        "spec.training.optimizer",
+        "self.name != 'Muon' || has(self.adamwLearningRate)",
+        "name Muon leaves embeddings, output layer, norms and biases to AdamW, for which"
+        " learningRate %s is not; set adamwLearningRate",
+        ("self.learningRate",),
+    ),
+    Rule(
+        "muon-has-its-fields",
+        "spec.training.optimizer",
+        "self.name == 'Muon' || !has(self.adamwLearningRate) && !has(self.momentum)",
+        "name %s has no adamwLearningRate and no momentum; leave them out, or choose Muon",
+        ("self.name",),
+    ),
+    Rule(
+        "output-rate-has-output",
+        "spec",
+        "!has(self.training.optimizer.outputLearningRate) || !self.model.tieEmbeddings",
+        "training.optimizer.outputLearningRate %s, but model.tieEmbeddings makes the output layer"
+        " the embedding; set embeddingLearningRate instead",
+        ("self.training.optimizer.outputLearningRate",),
+    ),
+    Rule(
         "wandb-online-has-key",
         "spec.training",
         "!has(self.wandb) || self.wandb.mode != 'online' || has(self.wandb.apiKeySecret)",
@@ -222,6 +245,14 @@ MESH = (
         "parallelism.tensorParallel %s does not divide training.sequenceLength %s, which it shards;"
         " choose a divisor of it",
         ("self.parallelism.tensorParallel", "self.training.sequenceLength"),
+    ),
+    Rule(
+        "muon-whole-matrices",
+        "spec",
+        "self.training.optimizer.name != 'Muon' || self.parallelism.tensorParallel == 1",
+        "parallelism.tensorParallel %s splits the matrices that Muon needs whole; set it to 1 and"
+        " shard with dataParallelShard, or choose AdamW",
+        ("self.parallelism.tensorParallel",),
     ),
     Rule(
         "pipeline-fits-layers",
@@ -384,6 +415,8 @@ TRANSITIONS = (
         "training.optimizer",
         "training.schedule",
         "training.gradientClipNorm",
+        "training.zLossWeight",
+        "training.skipStep",
         "training.precision",
     ),
     _frozen("started-device", "nodes.deviceResource"),

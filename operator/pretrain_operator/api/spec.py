@@ -165,13 +165,40 @@ class Data(ApiModel):
     template: PodTemplate = Field(PodTemplate(), description="Overrides for the stage's pod.")
 
 
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
 class Optimizer(ApiModel):
-    name: Literal["AdamW"] = Field("AdamW", description="Optimiser.")
-    learning_rate: float = Field(gt=0, le=10, description="Peak rate.")
+    name: Literal["AdamW", "Muon"] = Field(
+        "AdamW", description="Muon: of the matrices of the blocks, and AdamW of all else."
+    )
+    learning_rate: Rate = Field(description="Peak rate.")
+    adamw_learning_rate: Rate | None = Field(
+        None, description="With Muon: peak rate of what AdamW takes, which learningRate is not for."
+    )
+    embedding_learning_rate: Rate | None = Field(
+        None, description="Peak rate of the embedding. Default: that of all AdamW takes."
+    )
+    output_learning_rate: Rate | None = Field(
+        None, description="Peak rate of the output layer. Default: that of all AdamW takes."
+    )
+    momentum: float | None = Field(None, ge=0, lt=1, description="Muon's. Default: 0.95.")
     weight_decay: float = Field(0.1, ge=0, le=10, description="Decoupled weight decay.")
     beta1: float = Field(0.9, ge=0, lt=1, description="First moment.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Second moment.")
     epsilon: float = Field(1e-8, gt=0, le=1, description="Epsilon of AdamW.")
+    no_weight_decay: tuple[Literal["embeddings", "norms", "biases"], ...] = Field(
+        (), max_length=3, description="Parameters that do not decay."
+    )
+
+
+class SkipStep(ApiModel):
+    """No update in a step whose loss or gradient norm stands out from those before."""
+
+    window: int = Field(128, ge=8, le=10_000, description="Steps that it is compared with.")
+    deviations: float = Field(
+        6.0, gt=0, le=1000, description="Standard deviations above their mean that are let through."
+    )
 
 
 class Schedule(ApiModel):
@@ -212,6 +239,10 @@ class Training(ApiModel):
     optimizer: Optimizer = Field(description="Optimiser.")
     schedule: Schedule = Field(Schedule(), description="Learning rate over the steps.")
     gradient_clip_norm: float = Field(1.0, gt=0, le=1e6, description="Largest gradient norm.")
+    z_loss_weight: float = Field(
+        0.0, ge=0, le=1, description="Of the squared log of the softmax's normaliser, in the loss."
+    )
+    skip_step: SkipStep | None = Field(None, description="Left out: every step has its update.")
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the compute.")
     activation_checkpointing: Literal["none", "selective", "full"] = Field(
         "none", description="What is computed again in the backward pass."

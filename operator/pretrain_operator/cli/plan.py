@@ -186,7 +186,7 @@ def _memory(plan: RunPlan) -> Table:
     table.add_column("", justify="right")
     for label, size in (
         ("weights, float32", memory.weights_bytes),
-        ("AdamW moments, float32", memory.optimizer_bytes),
+        ("optimiser moments, float32", memory.optimizer_bytes),
         ("gradients, float32", peak.gradients_bytes),
         ("activations", peak.activations_bytes),
         ("logits and their gradients", peak.logits_bytes),

@@ -15,7 +15,7 @@ from pretrain_llm.contract.config import RunConfig
 
 from .assumptions import GIB, Assumptions
 from .families import Microbatch, Weights, family
-from .parameters import gathered_elements, sharded_elements
+from .parameters import Parameters, elements, gathered_elements, sharded_elements
 from .stages import Stage, stages
 
 _MASTER_BYTES = 4  # float32 weights, gradients, each of AdamW's two moments (Loshchilov & Hutter)
@@ -25,6 +25,7 @@ VALUE_BYTES = {"bfloat16": 2, "float32": 4}
 # of the negative log-likelihood and of log-softmax (torch's cross_entropy); with tensor parallelism
 # torchtitan's _LossParallelCrossEntropy has four.
 _LOGIT_COPIES, _PARALLEL_LOGIT_COPIES = 3, 4
+_Z_LOSS_COPIES = 2  # its own float32 logits, and their gradient
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,19 @@ def memory_plan(config: RunConfig, assumptions: Assumptions) -> MemoryPlan:
 
 
 def state_bytes(config: RunConfig) -> float:
-    """What one device keeps in a checkpoint: weights and both moments, of the fullest stage."""
-    owned = (_owned_elements(config, stage) for stage in _extremes(stages(config)))
-    return 3.0 * _MASTER_BYTES * max(owned)
+    """What one device keeps in a checkpoint: weights and moments, of the fullest stage."""
+    return max(
+        float(_MASTER_BYTES * _owned_elements(config, stage) + _optimizer_bytes(config, stage))
+        for stage in _extremes(stages(config))
+    )
+
+
+def checkpoint_bytes(config: RunConfig, counts: Parameters) -> int:
+    """Of the whole model: weights and moments, float32."""
+    values = 3 * counts.total
+    if config.training.optimizer.name == "Muon":
+        values -= config.model.num_layers * elements(_matrices(config))
+    return _MASTER_BYTES * values
 
 
 def microbatch(config: RunConfig) -> Microbatch:
@@ -112,11 +123,12 @@ def stage_plan(config: RunConfig, stage: Stage, assumptions: Assumptions) -> Mem
     buffer = shapes.block_buffer_bytes(config.model, config.training.sequence_length)
     moments = _moments(config, stage, master)
     peak = max(moments, key=lambda moment: moment.total_bytes)
-    allocated = 3 * master + buffer * stage.blocks + peak.total_bytes
+    optimizer = _optimizer_bytes(config, stage)
+    allocated = master + optimizer + buffer * stage.blocks + peak.total_bytes
     return MemoryPlan(
         stage=stage.number,
         weights_bytes=master,
-        optimizer_bytes=2 * master,
+        optimizer_bytes=optimizer,
         buffers_bytes=buffer * stage.blocks,
         peak=peak,
         moments=moments,
@@ -136,12 +148,35 @@ def _owned_elements(config: RunConfig, stage: Stage) -> int:
     )
 
 
-def _stage_elements(config: RunConfig, stage: Stage, elements: Callable[[Weights], int]) -> int:
+def _optimizer_bytes(config: RunConfig, stage: Stage) -> float:
+    """AdamW has two moments; Muon one, of the blocks' matrices."""
+    owned = _owned_elements(config, stage)
+    if config.training.optimizer.name != "Muon":
+        return 2.0 * _MASTER_BYTES * owned
+    mesh = config.parallelism
+    matrices = sharded_elements(_matrices(config), mesh.tensor_parallel, mesh.data_parallel_shard)
+    return _MASTER_BYTES * (2.0 * owned - stage.blocks * matrices)
+
+
+def _matrices(config: RunConfig) -> Weights:
+    block = family(config.model.architecture).block(config.model)
+    return tuple(weight for weight in block if len(weight.shape) > 1)
+
+
+def _orthogonalising_bytes(config: RunConfig) -> float:
+    """The largest matrix while Muon has it whole: sent, received, the iteration's operands and
+    result, in bfloat16. Source: training/muon.py."""
+    if config.training.optimizer.name != "Muon":
+        return 0.0
+    return 6.0 * 2 * max(weight.elements for weight in _matrices(config))
+
+
+def _stage_elements(config: RunConfig, stage: Stage, count: Callable[[Weights], int]) -> int:
     shapes, model = family(config.model.architecture), config.model
-    total = stage.blocks * elements(shapes.block(model))
+    total = stage.blocks * count(shapes.block(model))
     if stage.has_embedding:
-        total += elements(shapes.embedding(model))
-    return total + elements(shapes.head(model)) if stage.has_head else total
+        total += count(shapes.embedding(model))
+    return total + count(shapes.head(model)) if stage.has_head else total
 
 
 def _moments(config: RunConfig, stage: Stage, gradients: float) -> tuple[Moment, ...]:
@@ -152,10 +187,11 @@ def _moments(config: RunConfig, stage: Stage, gradients: float) -> tuple[Moment,
     again = _recomputed_activations(config, batch)
     held = gradients if _holds_gradients(config) else 0.0
     gathered = _Gathered.of(config, stage)
+    at_end = max(gathered.at_end, _orthogonalising_bytes(config))
     return (
         Moment("loss", held, kept, _logits(config, stage, batch), gathered.at_loss),
         Moment("backward", max(held, gathered.head_shard), kept + again, 0.0, gathered.at_backward),
-        Moment("step", gradients, 0.0, 0.0, gathered.at_end),
+        Moment("step", gradients, 0.0, 0.0, at_end),
     )
 
 
@@ -191,6 +227,8 @@ def _logits(config: RunConfig, stage: Stage, batch: Microbatch) -> float:
     if not stage.has_head:
         return 0.0
     copies = _LOGIT_COPIES if batch.tensor_parallel == 1 else _PARALLEL_LOGIT_COPIES
+    if config.training.z_loss_weight:
+        copies += _Z_LOSS_COPIES
     return copies * 4.0 * batch.tokens * config.model.vocab_size / batch.tensor_parallel
 
 

@@ -10,11 +10,10 @@ from pretrain_llm.contract.config import RunConfig
 from .assumptions import Assumptions
 from .checkpoints import daly_interval_seconds, goodput, stall_seconds
 from .compute import ComputePlan, world_size
-from .memory import state_bytes
+from .memory import checkpoint_bytes, state_bytes
 from .parameters import Parameters
 
 _SECONDS_PER_HOUR = 3600.0
-_CHECKPOINT_BYTES = 12  # a parameter: float32 weight and two moments
 _EXPORT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -48,7 +47,7 @@ def reliability_plan(
     expected = goodput(interval, stall, assumptions.restart_seconds, mtbf)
     wall = compute.training_seconds / expected if expected > 0 else None
     return ReliabilityPlan(
-        checkpoint_bytes=_CHECKPOINT_BYTES * counts.total,
+        checkpoint_bytes=checkpoint_bytes(config, counts),
         export_bytes=_EXPORT_BYTES[config.export.dtype] * counts.total,
         stall_seconds=stall,
         mtbf_seconds=mtbf,

@@ -1,0 +1,114 @@
+"""Which optimiser, rate and weight decay each parameter has, as torchtitan's parameter groups.
+
+Parameters are of five kinds, told by torchtitan's names. Muon takes the matrices of the blocks;
+AdamW everything else, or all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torchtitan.components.optimizer import (
+    OptimizersContainer,
+    ParamGroupConfig,
+    default_adamw,
+)
+from torchtitan.models.common.attention import FusedQKVLinear
+
+from ..contract.config import OptimizerConfig
+from .muon import HeadGroups, Muon
+
+MOMENTUM = 0.95  # Jordan et al. 2024 (Muon)
+KINDS = {
+    "matrices": r"\.(wqkv|wo|w[123])\.weight$",
+    "embeddings": r"_embeddings\.weight$",  # tied: the output layer too
+    "output": r"^lm_head\.weight$",
+    "norms": r"norm\.weight$",
+    "biases": r"\.bias$",
+}
+
+
+class Optimizers(OptimizersContainer):
+    """Knows Muon, leaves out groups of which a pipeline stage has no parameter, and steps only if
+    the gate, where there is one, lets it."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(OptimizersContainer.Config):
+        pass
+
+    def __init__(self, config: Config, *, model_parts: list[nn.Module]) -> None:
+        arguments = {"Muon": {"fused": _fused(model_parts)}}
+        self.gate: Callable[[], bool] | None = None
+        super().__init__(
+            replace(config, optimizer_factory_kwargs_by_name=arguments), model_parts=model_parts
+        )
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        if self.gate is None or self.gate():
+            super().step(closure)
+
+    @staticmethod
+    def _resolve_optimizer_factory(name: str) -> Callable[..., Optimizer]:
+        return Muon if name == "Muon" else OptimizersContainer._resolve_optimizer_factory(name)
+
+    @staticmethod
+    def _build_param_groups(
+        model: nn.Module, param_group_configs: list[ParamGroupConfig], impl_kwargs: dict[str, Any]
+    ) -> Any:
+        names = [name for name, _ in model.named_parameters()]
+        present = [
+            group
+            for group in param_group_configs
+            if any(re.search(group.pattern, name) for name in names)
+        ]
+        return OptimizersContainer._build_param_groups(model, present, impl_kwargs)
+
+
+def _fused(model_parts: list[nn.Module]) -> dict[nn.Parameter, HeadGroups]:
+    return {
+        module.wqkv.weight: HeadGroups(module.heads_per_kv, module.head_dim)
+        for part in model_parts
+        for module in part.modules()
+        if isinstance(module, FusedQKVLinear)
+    }
+
+
+def optimizers(optimizer: OptimizerConfig) -> Optimizers.Config:
+    groups = [_group(optimizer, kind) for kind in KINDS]
+    if all(group.optimizer_kwargs == groups[0].optimizer_kwargs for group in groups):
+        groups = default_adamw(**groups[0].optimizer_kwargs).param_groups
+    return Optimizers.Config(param_groups=groups)
+
+
+def _group(optimizer: OptimizerConfig, kind: str) -> ParamGroupConfig:
+    decay = 0.0 if kind in optimizer.no_weight_decay else optimizer.weight_decay
+    shared = {"lr": learning_rate(optimizer, kind), "weight_decay": decay}
+    if optimizer.name == "Muon" and kind == "matrices":
+        momentum = MOMENTUM if optimizer.momentum is None else optimizer.momentum
+        return ParamGroupConfig(
+            pattern=KINDS[kind],
+            optimizer_name="Muon",
+            optimizer_kwargs={**shared, "momentum": momentum},
+        )
+    betas = (optimizer.beta1, optimizer.beta2)
+    return ParamGroupConfig(
+        pattern=KINDS[kind],
+        optimizer_name="AdamW",
+        optimizer_kwargs={**shared, "betas": betas, "eps": optimizer.epsilon},
+    )
+
+
+def learning_rate(optimizer: OptimizerConfig, kind: str) -> float:
+    """Of a kind of parameter: its own, else AdamW's, else the one for all."""
+    own = {
+        "matrices": optimizer.learning_rate,
+        "embeddings": optimizer.embedding_learning_rate,
+        "output": optimizer.output_learning_rate,
+    }
+    rates = (own.get(kind), optimizer.adamw_learning_rate, optimizer.learning_rate)
+    return next(rate for rate in rates if rate is not None)
