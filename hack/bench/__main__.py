@@ -31,6 +31,7 @@ from .trials import Trial, Turn
 
 TRIALS_FILE = DIRECTORY / "recovery-trials.jsonl"
 REPORT_FILE = DIRECTORY / "recovery.json"
+LOGS = DIRECTORY / "logs"  # of the pods, up to the end of each trial
 PAGE = ROOT / "docs" / "benchmarks.md"
 STEADY_STEPS = 12  # since the last recovery, before the next fault
 RECOVERY_SECONDS = 900.0
@@ -78,11 +79,17 @@ class Bench:
             outcome = self._outcome(chosen, trial)
         except StepError as error:
             say(f"{trial}: {error}")
-            for line in self._logs.last_lines(chosen.name):
-                say("  " + line)
             outcome = Outcome(trial, failure=str(error))
+        self._keep_log(trial)
         record.append(TRIALS_FILE, outcome)
         return outcome.phases is not None
+
+    def _keep_log(self, trial: Trial) -> None:
+        """What the pods said last: where the time went."""
+        LOGS.mkdir(exist_ok=True)
+        lines = self._logs.last_lines(f"{trial.system}-")
+        name = f"{trial.fault}-{trial.system}-{trial.repetition}.log"
+        (LOGS / name).write_text("\n".join(lines) + "\n")
 
     def _outcome(self, chosen: System, trial: Trial) -> Outcome:
         self._await_steady(chosen)

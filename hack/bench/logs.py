@@ -14,7 +14,7 @@ from . import measure
 from .measure import Event
 
 LOOK_SECONDS = 0.1
-_KEPT_LINES = 400
+_KEPT_LINES = 2000
 
 
 class Logs:
@@ -45,7 +45,7 @@ class Logs:
 
     def last_lines(self, prefix: str) -> list[str]:
         with self._changed:
-            return [line for line in self._lines if line.startswith(prefix)][-40:]
+            return [line for line in self._lines if line.startswith(prefix)]
 
     def wait(self, is_so: Callable[[], bool], timeout_seconds: float) -> bool:
         """Whether it came to be so in that time; looked at whenever there are new events."""
