@@ -26,6 +26,7 @@ Object = dict[str, Any]
 SYSTEM_LABEL = "pretrain.dev/bench-system"
 LAUNCHER = ["python", "-m", "torch.distributed.run"]
 MAX_RESTARTS = 1000
+JOB_LABEL = "batch.kubernetes.io/job-name"
 _PORT = "29400"
 _OURS_ONLY = "PRETRAIN_"  # variables of our agents
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
@@ -79,6 +80,14 @@ def job(system: str, ours: Mapping[str, Any], number: int, nodes: int, script: s
             },
         },
     }
+
+
+def calls_for_recreate(change: str, pod: Any, job_name: str) -> bool:
+    """Whether a change of a pod breaks the Job: it ended, or somebody is about to end it."""
+    if pod.metadata.labels.get(JOB_LABEL) != job_name:  # of a Job that is being deleted
+        return False
+    is_ending = pod.metadata.deletion_timestamp is not None
+    return change == "DELETED" or is_ending or pod.status.phase == "Failed"
 
 
 def _pod(

@@ -15,15 +15,8 @@ from typing import Any
 from kubernetes import client, config, watch
 
 from .measure import DETECTED, Event
-from .peers import SYSTEM_LABEL
+from .peers import SYSTEM_LABEL, calls_for_recreate
 from .trials import RECREATE
-
-JOB_LABEL = "batch.kubernetes.io/job-name"
-
-
-def has_failed(pod: Any) -> bool:
-    """A pod that ended, or that somebody or the node's loss is about to end."""
-    return pod.status.phase == "Failed" or pod.metadata.deletion_timestamp is not None
 
 
 class RecreateLoop:
@@ -69,10 +62,9 @@ class RecreateLoop:
                     self._seen(event["type"], event["object"])
 
     def _seen(self, change: str, pod: Any) -> None:
-        is_current = pod.metadata.labels.get(JOB_LABEL) == self.job_name
-        if self._is_stopped.is_set() or not is_current:
+        if self._is_stopped.is_set():
             return
-        if change == "DELETED" or has_failed(pod):
+        if calls_for_recreate(change, pod, self.job_name):
             self.events.append(Event(time.time(), RECREATE, DETECTED))
             self._delete()
             self._create()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,25 @@ def test_config_of_a_peer_differs_in_the_name_alone() -> None:
         "run": RECREATE,
         "seed": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "job_name", "phase", "deleted_at", "expected"),
+    [
+        ("MODIFIED", "recreate-2", "Running", None, False),
+        ("MODIFIED", "recreate-2", "Failed", None, True),
+        ("MODIFIED", "recreate-2", "Running", "2026-11-21T12:00:00Z", True),
+        ("DELETED", "recreate-2", "Running", None, True),
+        ("MODIFIED", "recreate-1", "Failed", None, False),
+    ],
+    ids=["runs", "failed", "being-deleted", "gone", "of-the-job-before"],
+)
+def test_job_is_made_anew_at_the_first_sign_of_a_lost_pod(
+    change: str, job_name: str, phase: str, deleted_at: str | None, expected: bool
+) -> None:
+    metadata = SimpleNamespace(labels={peers.JOB_LABEL: job_name}, deletion_timestamp=deleted_at)
+    pod = SimpleNamespace(metadata=metadata, status=SimpleNamespace(phase=phase))
+    assert peers.calls_for_recreate(change, pod, "recreate-2") is expected
 
 
 if __name__ == "__main__":
