@@ -33,8 +33,10 @@ _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 
 
 def config(run_json: str, system: str) -> str:
-    """Our run's configuration for a peer: only the name differs, and with it the folder."""
-    return json.dumps({**json.loads(run_json), "run": system})
+    """Our configuration for a peer: with its own folder, without what only our agents can do."""
+    ours = json.loads(run_json)
+    checkpoint = {**ours["checkpoint"], "memory": None}
+    return json.dumps({**ours, "run": system, "checkpoint": checkpoint})
 
 
 def config_map(namespace: str, system: str, run_json: str) -> Object:

@@ -65,10 +65,12 @@ def test_job_of_a_peer_is_as_expected(system: str) -> None:
     assert made(system) == yaml.load(golden(system).read_text(), LOADER)
 
 
-def test_config_of_a_peer_differs_in_the_name_alone() -> None:
-    assert json.loads(peers.config('{"run": "ours", "seed": 1}', RECREATE)) == {
+def test_config_of_a_peer_has_a_folder_of_its_own_and_nothing_in_memory() -> None:
+    ours = {"run": "ours", "seed": 1, "checkpoint": {"interval": 5, "memory": {"interval": 1}}}
+    assert json.loads(peers.config(json.dumps(ours), RECREATE)) == {
         "run": RECREATE,
         "seed": 1,
+        "checkpoint": {"interval": 5, "memory": None},
     }
 
 
