@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pretrain_llm.contract import config as contract
+from pretrain_llm.contract import meshes
 from pretrain_llm.contract.environment import VOLUME_PATH
 
 from .api.rules import NAME_PATTERN
@@ -55,6 +56,7 @@ def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
     yield from _training_violations(spec.training)
     yield from _checkpoint_violations(spec.checkpoint)
     yield from _mesh_violations(spec)
+    yield from _nodes_violations(spec)
     yield from _model_parallel_violations(spec)
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
@@ -192,6 +194,28 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
         yield from _batch_violations(spec.training, mesh.pipeline_parallel, world // model_ranks)
 
 
+def _nodes_violations(spec: RunSpec) -> Iterator[SpecError]:
+    nodes, training = spec.nodes, spec.training
+    if nodes.spares > nodes.count:
+        remedy = f"exceeds nodes.count {nodes.count}; lower it"
+        yield SpecError("spares-within-count", "spec.nodes.spares", nodes.spares, remedy)
+    if nodes.min is None:
+        return
+    if nodes.min > nodes.count:
+        remedy = f"exceeds nodes.count {nodes.count}; lower it, or leave it out"
+        yield SpecError("min-nodes-within-count", "spec.nodes.min", nodes.min, remedy)
+    elif not any((*_training_violations(training), *_mesh_violations(spec))):
+        run = _resolved("", spec)
+        if meshes.on_nodes(run, nodes.min) is None:
+            all_fewer = meshes.fewer_nodes(replace(run, nodes=replace(run.nodes, min=1)))
+            legal = ", ".join(str(count) for count in (nodes.count, *all_fewer[:8]))
+            remedy = (
+                "no mesh keeps the model's parts whole and divides training.globalBatchSize"
+                f" {training.global_batch_size} evenly; choose one of {legal}"
+            )
+            yield SpecError("min-nodes-have-mesh", "spec.nodes.min", nodes.min, remedy)
+
+
 def _batch_violations(training: Training, stages: int, data_ranks: int) -> Iterator[SpecError]:
     batch, local = training.global_batch_size, training.local_batch_size
     unit = data_ranks * (local or 1)
@@ -308,6 +332,7 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
             spares=spec.nodes.spares,
             devices_per_node=spec.nodes.devices_per_node,
             device="cuda" if spec.nodes.device_resource else "cpu",
+            min=spec.nodes.min,
         ),
         parallelism=parallelism,
         checkpoint=contract.CheckpointConfig(

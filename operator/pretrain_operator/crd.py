@@ -38,6 +38,8 @@ COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp"),
 )
 
+WIDE_COLUMNS = (("Wanted", "integer", ".status.training.wantedNodes"),)  # with -o wide
+
 # Lists that clients may merge by key: (path in the schema, keys).
 _LIST_MAPS = {"conditions": ["type"]}
 
@@ -157,7 +159,11 @@ def definition() -> dict[str, Any]:
         "schema": {"openAPIV3Schema": root_schema()},
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS
+            *({"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS),
+            *(
+                {"name": name, "type": kind, "jsonPath": path, "priority": 1}
+                for name, kind, path in WIDE_COLUMNS
+            ),
         ],
     }
     return {

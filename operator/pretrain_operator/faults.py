@@ -15,6 +15,7 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    MORE_NODES,
     STALLED,
     STOP_REQUESTED,
     WORKER_EXIT,
@@ -22,7 +23,8 @@ from pretrain_llm.contract.status import (
 
 from . import conditions
 
-Level = Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
+# Shrink is no row's: it is what became of a fault whose round no replacement could fill.
+Level = Literal["WorkerRestart", "NodeReplacement", "Shrink", "Grow", "NewAttempt", "Stop"]
 Budget = Literal["Infrastructure", "Application", "None"]
 Blame = Literal["Never", "Repeated", "AtOnce"]  # when such faults exclude their node
 
@@ -140,6 +142,13 @@ TABLE = (
         "NodeReplacement",
         "None",
         "an agent was asked to leave and saved",
+    ),
+    Row(
+        "MoreNodes",
+        lambda seen: seen.kind == MORE_NODES,
+        "Grow",
+        "None",
+        "nodes were back: the workers saved, to go on with more",
     ),
     Row(
         "BadInput",

@@ -200,7 +200,10 @@ def _told_spans(
             spans.append(Span(cursor, begin, "Stepping", step, max(step, pause.step_before)))
             cursor, cause = begin, "Stepping"
         end = max(cursor, min(pause.end, now))
-        spans.append(Span(cursor, end, "Recovery" if cause == "Stepping" else cause))
+        # A recovery that waits for a node is queued until a pass sees that it no longer does.
+        waits = account.activity == "Queued" and pause.start <= cursor == start
+        paused: Activity = "Recovery" if cause == "Stepping" and not waits else account.activity
+        spans.append(Span(cursor, end, paused))
         cursor, step = end, pause.step_after
     last = document.progress
     if last is not None and not any(math.isinf(pause.end) for pause in pauses):

@@ -67,6 +67,7 @@ def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingS
             if known.initial_loss is None
             else known.initial_loss,
             "nodes": in_round,
+            "wanted_nodes": document.wanted_nodes,
             "replayed_steps": max(known.replayed_steps, document.replay.steps),
             "replayed_max_loss_difference": max(
                 known.replayed_max_loss_difference,

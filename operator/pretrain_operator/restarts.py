@@ -213,7 +213,8 @@ def _refreshed(judged: Judged, incident: Incident, fault: Fault) -> Judged:
     new = _entry(old.attempt, incident, fault)
     if old.first_step_seconds is not None or new.fault_class == old.fault_class:
         new = new.model_copy(update={"fault_class": old.fault_class, "cause": old.cause})
-        new = new.model_copy(update={"budget": old.budget, "level": old.level})
+        level = _level(old.level, incident)
+        new = new.model_copy(update={"budget": old.budget, "level": level})
     incidents = (*status.incidents[:index], new, *status.incidents[index + 1 :])
     budgets = _shifted(status.budgets, old.budget, new.budget)
     after = status.model_copy(update={"incidents": incidents, "budgets": budgets})
@@ -229,7 +230,8 @@ def _entry(attempt: int, incident: Incident, fault: Fault) -> IncidentStatus:
         fault_class=fault.row.name,
         cause=fault.cause[:_MAX_CAUSE],
         budget=fault.row.budget,
-        level=fault.row.level,
+        level=_level(fault.row.level, incident),
+        nodes=incident.next_nodes,
         suspect=Suspect(rank=fault.evidence.rank, pod=fault.evidence.pod, node=fault.evidence.node),
         echoes=incident.echoes,
         detect_seconds=incident.detect_seconds,
@@ -239,6 +241,11 @@ def _entry(attempt: int, incident: Incident, fault: Fault) -> IncidentStatus:
         steps_lost=incident.steps_lost,
         restored_from=incident.restored_from,
     )
+
+
+def _level(cure: faults.Level, incident: Incident) -> faults.Level:
+    """What was needed in the end: nobody took the place of what was lost."""
+    return "Shrink" if incident.has_shrunk and cure != "Stop" else cure
 
 
 _MAX_CAUSE = 1000  # characters; 20 incidents must fit an object

@@ -79,6 +79,10 @@ def _incidents(status: RunStatus) -> Iterator[Event]:
         kind: EventType = "Normal" if incident.budget == "None" else "Warning"
         text = f"{incident.fault_class}: {incident.cause}; {incident.level}"
         yield Event(f"Incident-{key}", kind, incident.fault_class, text, time)
+        if incident.level == "Shrink":
+            waited = (incident.detect_seconds or 0.0) + (incident.reschedule_seconds or 0.0)
+            text = f"no replacement within {waited:.0f} s; goes on with {incident.nodes} nodes"
+            yield Event(f"Shrink-{key}", "Warning", "Shrunk", text, time + waited)
         if incident.first_step_seconds is not None:
             text = f"steps again {_seconds(incident):.1f} s after {incident.fault_class}"
             lost = f", {incident.steps_lost} steps lost" if incident.steps_lost is not None else ""

@@ -73,7 +73,12 @@ def _state(case: Case, status: RunStatus) -> tuple[str, str]:
         return conditions.COMPLETED, f"the model is at {_last_path(case, status)}"
     if stage.kind == "Serving" and is_served(case, status):
         return conditions.SERVING, f"{case.run.name} answers at {_url(status)}"
-    if (problem := _problem(case, status, stage)) is not None:
+    if (missing := claim_problem(case)) is not None:
+        return missing.reason, missing.message
+    problem = _pod_problem(case, status, stage)
+    if stage.kind == "Training" and _is_training(case, status):
+        return conditions.TRAINING, _training_message(status, problem)
+    if problem is not None:
         return problem.reason, problem.message
     if stage.kind == "Training":
         return _training_state(case, status)
@@ -89,7 +94,7 @@ def _suspension(case: Case) -> tuple[str, str]:
 
 
 def _training_state(case: Case, status: RunStatus) -> tuple[str, str]:
-    """What the coordinator says; what was said last while it is silent."""
+    """Before it steps: what the coordinator says; what was said last while it is silent."""
     document = case.document(status)
     title = f"attempt {status.attempt}"
     if document is None:
@@ -98,9 +103,24 @@ def _training_state(case: Case, status: RunStatus) -> tuple[str, str]:
         waiting = f", waiting for {document.waiting_for}" if document.waiting_for else ""
         state = conditions.RECOVERING if document.incidents else conditions.STARTING
         return state, f"{title}{waiting}"
-    if document.progress is None:
-        return conditions.STARTING, title
-    return conditions.TRAINING, title
+    return conditions.STARTING, title
+
+
+def _is_training(case: Case, status: RunStatus) -> bool:
+    """A coordinator that is silent for a while changes nothing."""
+    document = case.document(status)
+    if document is None:
+        return conditions.state(status) == conditions.TRAINING
+    return document.progress is not None and not _is_recovering(document)
+
+
+def _training_message(status: RunStatus, problem: Problem | None) -> str:
+    """A pod that cannot start keeps no round from stepping: it is missed as a node, or a spare."""
+    words = f"attempt {status.attempt}"
+    training = status.training
+    if training and training.wanted_nodes and training.nodes < training.wanted_nodes:
+        words += f", on {training.nodes} of {training.wanted_nodes} nodes"
+    return words if problem is None else f"{words}; one more waits: {problem.message}"
 
 
 def _silent_state(status: RunStatus) -> str:
@@ -133,9 +153,7 @@ def claim_problem(case: Case) -> Problem | None:
     )
 
 
-def _problem(case: Case, status: RunStatus, stage: Stage) -> Problem | None:
-    if (missing := claim_problem(case)) is not None:
-        return missing
+def _pod_problem(case: Case, status: RunStatus, stage: Stage) -> Problem | None:
     pods = case.live_pods(*_COMPONENTS[stage.kind])
     field = _template_field(case, stage)
     found = (pod_facts.problem(pod, field) for pod in pods)

@@ -12,6 +12,7 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    MORE_NODES,
     STALLED,
     STOP_REQUESTED,
     WORKER_EXIT,
@@ -28,6 +29,7 @@ ROWS = [
     ),
     ("AskedToLeave", Evidence(STOP_REQUESTED), "NodeReplacement", "None"),
     ("AskedToLeave", Evidence(WORKER_EXIT, exit_code=exit_codes.SAVED), "NodeReplacement", "None"),
+    ("MoreNodes", Evidence(MORE_NODES), "Grow", "None"),
     ("BadInput", Evidence(WORKER_EXIT, exit_code=exit_codes.BAD_INPUT), "Stop", "Application"),
     ("BadInput", Evidence(POD_FAILED, exit_code=exit_codes.BAD_INPUT), "Stop", "Application"),
     (

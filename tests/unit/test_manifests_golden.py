@@ -23,6 +23,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 20 times as fast, wher
 GPU = {
     "nodes": {
         "count": 2,
+        "min": 1,
         "spares": 1,
         "devicesPerNode": 8,
         "template": {

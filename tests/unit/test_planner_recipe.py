@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,17 @@ def test_command_with_bad_arguments_is_one_line_on_stderr(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_command_names_what_the_run_may_shrink_to_and_what_would_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven billion parameters: one device alone cannot hold the state of all."""
+    file = tmp_path / "seven.yaml"
+    shapes = {"dim": 4096, "numLayers": 32, "ffnHiddenDim": 14336, "tieEmbeddings": False}
+    frugal = {"localBatchSize": 1, "activationCheckpointing": "full"}
+    nodes = {"count": 4, "devicesPerNode": 1, "min": 1}
+    file.write_text(manifest("seven", model=shapes, training=frugal, nodes=nodes))
+    assert main(["plan", "-f", str(file)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"shrinks to 2, 1 \(does not fit: 1\d\d\.\d GiB a device\) nodes", out)

@@ -125,6 +125,9 @@ class Agent(SimpleElasticAgent):
             return self._ended(workers, worker_group)
         if self._stop.is_made:
             self._save_and_leave(workers)
+        view = self._link.view
+        if view.draining and view.round == self._link.standing.round:
+            workers.terminate()
         return RunResult(state=WorkerState.HEALTHY)
 
     def _failed(self, workers: Workers) -> RunResult:

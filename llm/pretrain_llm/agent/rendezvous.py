@@ -41,10 +41,10 @@ class CoordinatorRendezvous(RendezvousHandler):
         self._link.stand(protocol.WAITING)
         while True:
             view = self._link.view
-            if self._stop.is_made:
-                raise StopRequestedError(is_saved=True)
             if view.finished:
                 raise RendezvousGracefulExitError("the run is finished")
+            if self._stop.is_made:
+                raise StopRequestedError(is_saved=True)
             if self._is_new(view) and (info := self._joined(view)):
                 return info
             self._bell.wait(LOOK_SECONDS)

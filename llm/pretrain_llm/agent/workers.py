@@ -90,6 +90,7 @@ class Workers:
             launch.rank: pair[1] for launch, pair in zip(launches, started, strict=True)
         }
         self.endings: list[Ending] = []
+        self._is_asked = False
 
     @property
     def pids(self) -> dict[int, int]:
@@ -124,7 +125,10 @@ class Workers:
                 self.endings.append(self._ending(launch, process.exitcode))
 
     def terminate(self) -> None:
-        """Asks for a checkpoint and an end."""
+        """Asks for a checkpoint and an end, once."""
+        if self._is_asked:
+            return
+        self._is_asked = True
         for process in self._processes:
             process.terminate()
 

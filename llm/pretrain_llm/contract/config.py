@@ -132,6 +132,7 @@ class NodesConfig:
     spares: int
     devices_per_node: int
     device: str  # cpu | cuda
+    min: int | None = None  # a round may have as few; None: count
 
 
 @dataclass(frozen=True)

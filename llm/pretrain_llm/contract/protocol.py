@@ -88,12 +88,13 @@ class RoundView:
     """The round as one agent must see it."""
 
     coordinator: str  # of this coordinator's process: revisions of another do not compare
-    revision: int  # grows with every change of round, broken or finished
+    revision: int  # grows with every change of round, draining, broken or finished
     round: int = 0  # the newest; 0: none yet
     members: tuple[str, ...] = ()  # names of its agents, by rank
     formed_at: float | None = None
     broken: bool = True  # its workers must stop, now
     stalled: bool = False  # that is why it is broken: agents tell first where their workers stand
+    draining: bool = False  # its workers must save and end: a round with more nodes follows
     finished: bool = False  # the run is: every agent exits with 0
     waiting_for: str | None = None  # why there is no round, in words
     acknowledged: int = 0  # events before this number need not be sent again

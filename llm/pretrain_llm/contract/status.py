@@ -15,7 +15,8 @@ LEASE_EXPIRED = "LeaseExpired"
 AGENT_RESTARTED = "AgentRestarted"
 STALLED = "Stalled"  # all agents answer, and no step comes
 STOP_REQUESTED = "StopRequested"  # drain, preemption, suspension: no fault of the run
-EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STALLED, STOP_REQUESTED)
+MORE_NODES = "MoreNodes"  # the round had shrunk, and nodes are back: no fault either
+EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STALLED, STOP_REQUESTED, MORE_NODES)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class Incident:
     first_step_seconds: float | None = None
     resumed_step: int | None = None
     restored_from: str | None = None  # reports.PERSISTENT | MEMORY | PEER | SCRATCH
+    nodes: int | None = None  # of the round that broke
+    next_nodes: int | None = None  # of the round after it
+
+    @property
+    def has_shrunk(self) -> bool:
+        return self.nodes is not None and (self.next_nodes or self.nodes) < self.nodes
 
     @property
     def steps_lost(self) -> int | None:
@@ -121,6 +128,7 @@ class StatusDocument:
     round_formed_at: float | None = None
     broken: bool = True  # waiting for the next round
     waiting_for: str | None = None  # why there is no round, in words
+    wanted_nodes: int | None = None  # of a round that lacks none
     agents: tuple[AgentStatus, ...] = ()
     progress: Progress | None = None
     first_step: FirstStep | None = None

@@ -16,7 +16,7 @@ import time
 import uuid
 from types import FrameType
 
-from ..contract import codec, config, environment, exit_codes
+from ..contract import codec, config, environment, exit_codes, meshes
 from . import ledger
 from .ledger import Identity
 from .rounds import Policy
@@ -29,6 +29,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--http-port", type=int, default=environment.COORDINATOR_HTTP_PORT)
     parser.add_argument("--store-port", type=int, default=environment.STORE_PORT)
     parser.add_argument("--lease-seconds", type=float, default=Policy.lease_seconds)
+    parser.add_argument("--shrink-after-seconds", type=float, default=Policy.shrink_after_seconds)
     parser.add_argument("--stall-factor", type=float, default=Patience.factor)
     parser.add_argument("--stall-floor-seconds", type=float, default=Patience.floor_seconds)
     parser.add_argument("--stall-quiet-seconds", type=float, default=Patience.quiet_seconds)
@@ -48,7 +49,12 @@ def main() -> int:
         options.stall_factor, options.stall_floor_seconds, options.stall_quiet_seconds
     )
     policy = Policy(
-        run.nodes.count, run.nodes.spares, lease_seconds=options.lease_seconds, patience=patience
+        run.nodes.count,
+        run.nodes.spares,
+        lease_seconds=options.lease_seconds,
+        patience=patience,
+        fewer_nodes=meshes.fewer_nodes(run),
+        shrink_after_seconds=options.shrink_after_seconds,
     )
     identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
     from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start

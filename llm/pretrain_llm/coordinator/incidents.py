@@ -69,6 +69,7 @@ def opened(
         time=reason.time,
         evidence=reason.evidence,
         last_step=last_step,
+        nodes=len(ended.members),
     )
     recovery = _blaming(Recovery(incident, reason.time), reason, agent)
     earlier = tuple(_ended(r) for r in recoveries)
@@ -135,7 +136,9 @@ def with_lost_agent(
 def with_round(recoveries: tuple[Recovery, ...], formed: Round) -> tuple[Recovery, ...]:
     def ongoing(recovery: Recovery) -> Recovery:
         seconds = _seconds(recovery.broken_at, formed.formed_at)
-        incident = replace(recovery.incident, reschedule_seconds=seconds)
+        incident = replace(
+            recovery.incident, reschedule_seconds=seconds, next_nodes=len(formed.members)
+        )
         return replace(
             recovery, incident=incident, next_round=formed.number, formed_at=formed.formed_at
         )

@@ -41,6 +41,10 @@ def _round_families(status: StatusDocument) -> Iterator[Metric]:
     yield _gauge(status, "round", "Number of the newest round", status.round)
     yield _gauge(status, "round_broken", "1 while no round is running", int(status.broken))
     yield _gauge(status, "finished", "1 once every worker has ended with 0", int(status.finished))
+    members = sum(agent.rank is not None for agent in status.agents)
+    yield _gauge(status, "nodes", "Agents in the newest round", members)
+    if status.wanted_nodes is not None:
+        yield _gauge(status, "wanted_nodes", "Agents of a whole round", status.wanted_nodes)
     agents = GaugeMetricFamily(
         "pretrain_run_agents", "Agents by state", labels=("run", "attempt", "state")
     )

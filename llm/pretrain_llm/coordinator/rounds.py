@@ -9,11 +9,14 @@
 
 A member that was asked to leave does not break the round at once: its workers and everybody
 else's are saving together, and a broken round kills workers. The round drains first.
+
+Where agents are missing for too long, the next round is smaller, if the run allows that. A round
+that lacks agents drains once they are back, so that the next one is larger and no step is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..contract import status
@@ -36,6 +39,13 @@ class Policy:
     adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
     save_seconds: float = 60.0  # a draining round is broken after this
     patience: Patience = field(default_factory=Patience)
+    fewer_nodes: tuple[int, ...] = ()  # legal sizes of a smaller round, largest first
+    shrink_after_seconds: float = 120.0  # that a round waits for more agents
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of a legal round, largest first."""
+        return (self.nodes, *self.fewer_nodes)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Agent:
     node: str
     incarnation: str
     state: str
+    since: float  # when it came into that state
     seen_at: float
     round: int  # the newest it took part in
     saved: bool  # its workers ended that round with exit_codes.SAVED
@@ -70,8 +81,13 @@ class Round:
     highest_step_before: int
     pace: Pace
     adopted: bool = False
-    draining: Break | None = None  # the first member that let go, and when
+    draining: Break | None = None  # since when, and why: the first member that let go
     broken: Break | None = None
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether its workers must save and end, so that a larger round can follow."""
+        return self.draining is not None and self.draining.evidence == status.MORE_NODES
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ def reported(state: State, report: AgentReport, now: float) -> State:
         node=report.node,
         incarnation=report.incarnation,
         state=report.state,
+        since=before.since if before and before.state == report.state else now,
         seen_at=now,
         round=report.round,
         saved=report.saved,
@@ -230,7 +247,30 @@ def _draining(state: State, now: float) -> State:
         if _has_let_go(agent, state.round):
             first = Break(now, status.STOP_REQUESTED, agent.name)
             return replace(state, round=replace(state.round, draining=first))
+    if _may_grow(state, now):
+        return replace(state, round=replace(state.round, draining=Break(now, status.MORE_NODES)))
     return state
+
+
+def _may_grow(state: State, now: float) -> bool:
+    """Only a round that came further than any before it, and that has steps left. Where some
+    agents are still missing, not often: each time costs a save and a start.
+    """
+    current, policy = state.round, state.policy
+    assert current is not None
+    pace, size = current.pace, len(current.members)
+    if pace.is_last or pace.step is None or pace.step <= current.highest_step_before:
+        return False
+    joining = sum(a.state == WAITING and is_live(a, policy, now) for a in state.agents.values())
+    larger = _largest(policy, size + joining)
+    if larger <= size:
+        return False
+    return larger == policy.nodes or now >= current.formed_at + policy.shrink_after_seconds
+
+
+def _largest(policy: Policy, agents: int) -> int:
+    """The size of the largest legal round of so many agents; 0: there is none."""
+    return next((size for size in policy.sizes if size <= agents), 0)
 
 
 def break_reason(state: State, now: float) -> Break | None:
@@ -271,7 +311,10 @@ def lease_ended(state: State, name: str, now: float) -> bool:
 
 
 def _is_drained(state: State, draining: Break, now: float) -> bool:
-    if now > draining.time + state.policy.save_seconds:
+    policy = state.policy
+    is_urgent = draining.evidence == status.STOP_REQUESTED
+    limit_seconds = policy.save_seconds if is_urgent else policy.patience.quiet_seconds
+    if now > draining.time + limit_seconds:
         return True
     return not any(agent.state in (RUNNING, LEAVING) for agent in _known_members(state))
 
@@ -310,20 +353,47 @@ def next_members(state: State, now: float) -> tuple[str, ...] | str:
     if stopping:
         return f"{', '.join(stopping)} to stop the workers of the broken round"
     waiting = [agent for agent in live.values() if agent.state == WAITING]
-    if len(waiting) < state.policy.nodes:
+    size = next_size(state, waiting, now)
+    if not size:
         preparing = sum(agent.state == PREPARING for agent in live.values())
-        return f"{state.policy.nodes} agents: {len(waiting)} wait, {preparing} prepare"
+        return _missing(state.policy, len(waiting), preparing)
     if now < _backed_off_until(state):
         return f"the back-off after {_barren_rounds(state)} rounds without a step of progress"
-    return ranked(last, waiting, state.policy.nodes)
+    return ranked(last, waiting, size)
+
+
+def next_size(state: State, waiting: Collection[Agent], now: float) -> int:
+    """How many agents the next round has; 0: it waits for more.
+
+    No fewer than the last one had, until none has come for a while: that one may have shrunk.
+    """
+    policy = state.policy
+    size = _largest(policy, len(waiting))
+    wanted = len(state.round.members) if state.round else policy.nodes
+    if size >= wanted:
+        return size
+    broken_at = state.round.broken.time if state.round and state.round.broken else state.started_at
+    newest = max((broken_at, *(agent.since for agent in waiting)))
+    return size if now >= newest + policy.shrink_after_seconds else 0
+
+
+def _missing(policy: Policy, waiting: int, preparing: int) -> str:
+    words = f"{policy.nodes} agents: {waiting} wait, {preparing} prepare"
+    if not (fewer := _largest(policy, waiting)):
+        return words
+    return f"{words}; {policy.shrink_after_seconds:g} s after the last has come, {fewer} go on"
 
 
 def ranked(last: tuple[str, ...], waiting: Iterable[Agent], nodes: int) -> tuple[str, ...]:
-    """Members keep their ranks; gaps are filled by slot. `waiting` has at least `nodes` agents."""
+    """Members keep their ranks; gaps are filled by slot. In a round of another size they keep
+    their order, and the others follow. `waiting` has at least `nodes` agents.
+    """
     by_slot = [agent.name for agent in sorted(waiting, key=lambda a: (a.slot, a.name))]
-    joining = iter([name for name in by_slot if name not in last])
-    places = last if len(last) == nodes else by_slot[:nodes]
-    return tuple(name if name in by_slot else next(joining) for name in places)
+    others = [name for name in by_slot if name not in last]
+    if len(last) != nodes:
+        return tuple([*(name for name in last if name in by_slot), *others][:nodes])
+    joining = iter(others)
+    return tuple(name if name in by_slot else next(joining) for name in last)
 
 
 def is_live(agent: Agent, policy: Policy, now: float) -> bool:
@@ -348,7 +418,7 @@ def _barren_rounds(state: State) -> int:
     """With the broken round counted. Read late: its last steps may be reported after its end."""
     if state.round is None or state.round.broken is None:
         return 0
-    if state.round.broken.evidence == status.STOP_REQUESTED:
+    if state.round.broken.evidence in (status.STOP_REQUESTED, status.MORE_NODES):
         return state.barren_rounds
     progressed = state.highest_step > state.round.highest_step_before
     return 0 if progressed else state.barren_rounds + 1
@@ -396,5 +466,5 @@ def view_key(state: State) -> tuple[object, ...]:
     """What agents must hear of at once when it changes."""
     current = state.round
     if current is None:
-        return (0, True, state.finished)
-    return (current.number, current.broken is not None, state.finished)
+        return (0, True, False, state.finished)
+    return (current.number, current.broken is not None, current.makes_room, state.finished)

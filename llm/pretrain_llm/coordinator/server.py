@@ -93,6 +93,8 @@ def _described(view: RoundView) -> str:
         return f"round {view.round}: the run is finished"
     if view.broken:
         return f"round {view.round} is broken"
+    if view.draining:
+        return f"round {view.round} saves, to go on with more nodes"
     return f"round {view.round}: {', '.join(view.members)}"
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torchtitan.tools import utils
 
-from ..contract import config, environment
+from ..contract import config, environment, meshes
 from ..contract.config import RunConfig
 from ..errors import DeviceMemoryError, InputError
 from . import cpu, mesh, preconditions, titan, wandb_run
@@ -29,7 +29,8 @@ _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a plain 
 
 def main() -> None:
     """Raises InputError, DeviceMemoryError, SystemExit(SAVED) and whatever torch raises."""
-    run = config.load(os.environ.get(environment.CONFIG, environment.CONFIG_PATH))
+    given = config.load(os.environ.get(environment.CONFIG, environment.CONFIG_PATH))
+    run = meshes.on_ranks(given, int(os.environ["WORLD_SIZE"]))
     leave_at_once()
     _log_to_stdout(mesh.loss_rank(run.parallelism))
     try:

@@ -47,6 +47,8 @@ _LOCAL_BATCH = (
     "(has(self.training.localBatchSize) ? self.training.localBatchSize"
     f" : self.training.globalBatchSize / ({_WORLD} / ({_MODEL_RANKS})))"
 )
+_MIN_WORLD = "self.nodes.min * self.nodes.devicesPerNode"
+_MIN_DATA_RANKS = f"{_MIN_WORLD} / ({_MODEL_RANKS})"
 _KV_HEADS = "(has(self.model.numKVHeads) ? self.model.numKVHeads : self.model.numHeads)"
 
 
@@ -228,6 +230,35 @@ MESH = (
         "training.globalBatchSize %s is not divisible by data-parallel ranks x localBatchSize,"
         " which is %s; choose a multiple of it",
         ("self.training.globalBatchSize", _BATCH_UNIT),
+    ),
+    Rule(
+        "spares-within-count",
+        "spec.nodes",
+        "self.spares <= self.count",
+        "spares %s exceeds count %s; lower it",
+        ("self.spares", "self.count"),
+    ),
+    Rule(
+        "min-nodes-within-count",
+        "spec.nodes",
+        "!has(self.min) || self.min <= self.count",
+        "min %s exceeds count %s; lower it, or leave it out",
+        ("self.min", "self.count"),
+    ),
+    Rule(
+        "min-nodes-have-mesh",
+        "spec",
+        "!has(self.nodes.min) || self.nodes.min > self.nodes.count"
+        f" || ({_WORLD}) % ({_MODEL_RANKS}) != 0"
+        f" || self.training.globalBatchSize % {_BATCH_UNIT} != 0"
+        f" || ({_MIN_WORLD}) % ({_MODEL_RANKS}) == 0"
+        f" && self.training.globalBatchSize % ({_MIN_DATA_RANKS}) == 0"
+        " && (self.parallelism.pipelineParallel == 1"
+        f" || self.training.globalBatchSize / ({_MIN_DATA_RANKS})"
+        f" % {_LOCAL_BATCH} == 0)",
+        "nodes.min %s has no mesh that keeps the model's parts whole and divides"
+        " training.globalBatchSize %s evenly; choose one that does, for example nodes.count %s",
+        ("self.nodes.min", "self.training.globalBatchSize", "self.nodes.count"),
     ),
     Rule(
         "tensor-parallel-divides-heads",

@@ -254,6 +254,13 @@ class Training(ApiModel):
 
 class Nodes(ApiModel):
     count: int = Field(ge=1, le=16384, description="Node slots in the world.")
+    min: int | None = Field(
+        None,
+        ge=1,
+        le=16384,
+        description="The run goes on with as few where no replacement comes, and grows again."
+        " Default: count.",
+    )
     spares: int = Field(0, ge=0, le=64, description="Node slots that wait, ready, for a loss.")
     devices_per_node: int = Field(1, ge=1, le=64, description="Workers a node.")
     device_resource: str = Field(
@@ -335,6 +342,13 @@ class Recovery(ApiModel):
             "Faults of one node after which the run leaves it for a time; broken hardware counts"
             " at once. 0: it never does."
         ),
+    )
+    shrink_after_seconds: int = Field(
+        120,
+        ge=0,
+        le=86_400,
+        description="Wait for missing nodes, from when the last has come, before the run goes on"
+        " with fewer (nodes.min). Holds from the next attempt on.",
     )
     stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
 

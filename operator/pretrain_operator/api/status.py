@@ -62,6 +62,7 @@ class TrainingStatus(ApiModel):
     step_seconds: float | None = Field(None, description="Median of the last steps.")
     mfu: float | None = Field(None, description="Model FLOPs utilisation, 0 to 1.")
     nodes: int = Field(0, description="Node slots in the current round.")
+    wanted_nodes: int | None = Field(None, description="Node slots of a round that lacks none.")
     replayed_steps: int = Field(0, description="Steps run again after restarts.")
     updated_at: str | None = Field(None, description="When these figures were written.")
     replayed_max_loss_difference: float = Field(
@@ -120,7 +121,8 @@ class IncidentStatus(ApiModel):
     fault_class: str = Field(alias="class", description="Row of the fault table.")
     cause: str = Field(description="The first genuine failure, in words.")
     budget: Literal["Infrastructure", "Application", "None"]
-    level: Literal["WorkerRestart", "NodeReplacement", "NewAttempt", "Stop"]
+    level: Literal["WorkerRestart", "NodeReplacement", "Shrink", "Grow", "NewAttempt", "Stop"]
+    nodes: int | None = Field(None, description="Node slots of the round after it.")
     suspect: Suspect = Suspect()
     echoes: int = Field(0, description="Workers that failed only because of this fault.")
     detect_seconds: float | None = None

@@ -22,6 +22,7 @@ from rich.text import Text
 from ..planner import DEVICES, Assumptions, RecipeError, RunPlan, plan_run, recipe
 from ..planner.document import document, fragment
 from ..planner.meshes import Suggestion
+from ..planner.shrinking import SmallerRun
 from .render import amount, duration
 
 if TYPE_CHECKING:
@@ -132,6 +133,13 @@ def _size_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         f" ({amount(plan.config.tokens_per_step)} tokens): {training.local_batch_size} at once"
         f" x {plan.accumulation} accumulated",
     )
+    if plan.smaller:
+        yield "shrinks to", ", ".join(_smaller(run) for run in plan.smaller) + " nodes"
+
+
+def _smaller(run: SmallerRun) -> str:
+    needs = f"{run.memory.total_bytes / _GIB:.1f} GiB a device"
+    return str(run.nodes) if run.memory.fits else f"{run.nodes} (does not fit: {needs})"
 
 
 def _time_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:

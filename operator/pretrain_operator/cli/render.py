@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import goodput
-from ..api.status import Condition, IncidentStatus, RunStatus, StageTime
+from ..api.status import Condition, IncidentStatus, RunStatus, StageTime, TrainingStatus
 from ..conditions import PENDING, SUCCEEDED, condition
 from ..observed import KubernetesObject
 from ..times import epoch_seconds
@@ -120,6 +120,11 @@ def _elapsed(taken: StageTime | None, now: float) -> float | None:
     return max(0.0, end - epoch_seconds(taken.started_at))
 
 
+def _nodes(training: TrainingStatus) -> str:
+    wanted = training.wanted_nodes
+    return f"{training.nodes}/{wanted}" if wanted else str(training.nodes)
+
+
 def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
     training = status.training
     if training is not None and training.total_steps:
@@ -135,7 +140,7 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
         mfu = "" if training.mfu is None else f"   MFU {training.mfu:.0%}"
         yield Text(
             f"loss {loss}   tokens {amount(training.tokens)}   "
-            f"tokens/s {amount(training.tokens_per_second)}   nodes {training.nodes}{mfu}"
+            f"tokens/s {amount(training.tokens_per_second)}   nodes {_nodes(training)}{mfu}"
         )
     yield from _time(status, now)
     latest = status.checkpoints.latest

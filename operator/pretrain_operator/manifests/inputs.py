@@ -58,7 +58,7 @@ _OWN_OR_LATER: Mapping[str, IncEx | bool] = {
 # How training runs: nothing to the other stages, which may have run for hours.
 _TRAINING_ONLY: Mapping[str, IncEx | bool] = {
     **_OWN_OR_LATER,
-    "nodes": {"template", "count", "spares", "devices_per_node"},
+    "nodes": {"template", "count", "min", "spares", "devices_per_node"},
     "parallelism": True,
     "checkpoint": True,
     "training": {"local_batch_size", "activation_checkpointing", "compile", "wandb"},

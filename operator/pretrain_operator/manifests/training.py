@@ -8,7 +8,7 @@ from pretrain_llm.contract import environment, exit_codes
 from pretrain_llm.contract.config import RunConfig
 
 from .. import names
-from ..api.spec import MemoryCheckpoint, Nodes, PodTemplate, RunSpec, Stall
+from ..api.spec import MemoryCheckpoint, Nodes, PodTemplate, RunSpec
 from ..observed import Run
 from ..settings import Settings
 from . import templates
@@ -41,7 +41,7 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
     assert run.spec is not None
     template = templates.coordinator(settings, _template(run.spec, settings))
     container = Container(
-        command=["python", "-m", "pretrain_llm.coordinator", *_patience(run.spec.recovery.stall)],
+        command=["python", "-m", "pretrain_llm.coordinator", *_patience(run.spec)],
         template=template,
         env=[_variable(environment.ATTEMPT, str(attempt))],
         config_map=config_map_name(run, config),
@@ -134,6 +134,8 @@ def training_job(
             "parallelism": slots,
             "backoffLimit": _UNLIMITED,
             "podFailurePolicy": failure_policy(exit_codes.FINAL),
+            # An agent ends with 0 only once the run has: slots that found no node are not needed.
+            "successPolicy": {"rules": [{"succeededCount": nodes.min or nodes.count}]},
             "podReplacementPolicy": "Failed",
             "suspend": suspend,
             "template": pod,
@@ -142,8 +144,11 @@ def training_job(
     return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
 
 
-def _patience(stall: Stall) -> list[str]:
+def _patience(spec: RunSpec) -> list[str]:
+    stall = spec.recovery.stall
+    elastic = [f"--shrink-after-seconds={spec.recovery.shrink_after_seconds}"]
     return [
+        *(elastic if spec.nodes.min else []),
         f"--stall-factor={stall.factor:g}",
         f"--stall-floor-seconds={stall.floor_seconds}",
         f"--stall-quiet-seconds={stall.quiet_seconds}",

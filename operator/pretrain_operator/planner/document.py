@@ -31,6 +31,9 @@ def document(name: str, plan: RunPlan) -> dict[str, Any]:
         },
         "compute": asdict(plan.compute),
         "memory": memory_document(plan.memory),
+        "smaller": [
+            {"nodes": run.nodes, "memory": memory_document(run.memory)} for run in plan.smaller
+        ],
         "reliability": asdict(plan.reliability),
         "deviceHours": plan.device_hours,
         "dollars": plan.dollars,

@@ -17,6 +17,7 @@ from .memory import MemoryPlan, accumulation, memory_plan
 from .meshes import Suggestion, suggestion
 from .parameters import Parameters, parameters
 from .reliability import ReliabilityPlan, paid_device_hours, reliability_plan
+from .shrinking import SmallerRun, smaller_runs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RunPlan:
     accumulation: int
     compute: ComputePlan
     memory: MemoryPlan
+    smaller: tuple[SmallerRun, ...]  # what it may shrink to, largest first
     reliability: ReliabilityPlan
     device_hours: float | None  # paid, with spares, faults and saves; None where goodput is 0
     dollars: float | None
@@ -58,6 +60,7 @@ def plan_run(
         accumulation=accumulation(config),
         compute=compute,
         memory=memory,
+        smaller=smaller_runs(config, given),
         reliability=reliability,
         device_hours=hours,
         dollars=dollars,

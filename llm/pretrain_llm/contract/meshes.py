@@ -1,0 +1,81 @@
+"""The mesh of a run on fewer nodes than it asks for: pure, the same for operator and workers.
+
+Only data parallelism gives way: tensor and pipeline degrees split the model, and stay. The global
+batch stays too, so that a step trains the same samples whatever the number of nodes is; what a
+rank takes at once, and how often, adapts.
+
+    global batch = data-parallel ranks x local batch x accumulation
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .config import RunConfig
+
+
+def on_nodes(run: RunConfig, nodes: int) -> RunConfig | None:
+    """`run` with the degrees and the local batch of `nodes` nodes; None: no mesh is legal there.
+
+    `run` itself where `nodes` is its count. No rank takes more sequences at once than in `run`.
+    It holds more of the model only where there are fewer ranks than shards.
+    """
+    ranks = data_parallel_ranks(run, nodes)
+    local_batch_size = _local_batch_size(run, ranks)
+    if not local_batch_size:
+        return None
+    shards = _shards(ranks, run.parallelism.data_parallel_shard)
+    return replace(
+        run,
+        training=replace(run.training, local_batch_size=local_batch_size),
+        parallelism=replace(
+            run.parallelism,
+            data_parallel_replicate=ranks // shards,
+            data_parallel_shard=shards,
+        ),
+    )
+
+
+def on_ranks(run: RunConfig, world_size: int) -> RunConfig:
+    """`run` as a worker of a round with `world_size` ranks trains it.
+
+    Unchanged where the run allows no such round: `preconditions` says what is wrong.
+    """
+    nodes, rest = divmod(world_size, run.nodes.devices_per_node)
+    if rest or not (run.nodes.min or run.nodes.count) <= nodes < run.nodes.count:
+        return run
+    return on_nodes(run, nodes) or run
+
+
+def fewer_nodes(run: RunConfig) -> tuple[int, ...]:
+    """The numbers of nodes that the run may shrink to, largest first."""
+    fewest = run.nodes.min or run.nodes.count
+    counts = range(run.nodes.count - 1, fewest - 1, -1)
+    return tuple(
+        nodes for nodes in counts if _local_batch_size(run, data_parallel_ranks(run, nodes))
+    )
+
+
+def data_parallel_ranks(run: RunConfig, nodes: int) -> int:
+    """Groups of ranks that take samples of their own; 0 where the model does not fit evenly."""
+    model_ranks = run.parallelism.tensor_parallel * run.parallelism.pipeline_parallel
+    groups, rest = divmod(nodes * run.nodes.devices_per_node, model_ranks)
+    return 0 if rest else groups
+
+
+def _local_batch_size(run: RunConfig, ranks: int) -> int:
+    """The most sequences that fit at once and fill the share of a rank evenly; 0: none do.
+
+    A pipeline keeps the number that its schedule was made for.
+    """
+    batch, most = run.training.global_batch_size, run.training.local_batch_size
+    if not ranks or batch % ranks:
+        return 0
+    share = batch // ranks
+    fewest = most if run.parallelism.pipeline_parallel > 1 else 1
+    return next((size for size in range(min(most, share), fewest - 1, -1) if share % size == 0), 0)
+
+
+def _shards(ranks: int, wanted: int) -> int:
+    """The fewest that divide `ranks` and are at least `wanted`; all ranks where they are fewer."""
+    return next((shards for shards in range(wanted, ranks) if ranks % shards == 0), ranks)
