@@ -91,8 +91,8 @@ class Peer:
     ) -> Shards:
         """Takes a copy and verifies it. Raises TransferError."""
         place = generations.folder(root, generation, rank)
-        place.mkdir(parents=True, exist_ok=True)
         try:
+            place.mkdir(parents=True, exist_ok=True)
             text = self._get(generation, rank, MANIFEST).read()
             shards = codec.from_json(Shards, text)
             if (shards.generation, shards.rank) != (generation, rank):

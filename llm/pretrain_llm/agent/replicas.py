@@ -61,7 +61,7 @@ class Replicas:
         self._sending: Peer | None = None
         self._sent: Generation | None = None  # newest that the peer of this round has
         self._problem: str | None = None
-        self._has_news = False
+        self._has_news = self._is_closed = False
 
     def start(self) -> None:
         """Begins empty: what an agent before this one left belongs to no round that runs."""
@@ -71,9 +71,21 @@ class Replicas:
         self._server = peers.Server(
             self._settings.port, self.root, self._settings.token, self._is_wanted, self._hold
         )
-        for work in (self._server.serve_forever, self._work_for_ever):
-            threading.Thread(target=work, name="replicas", daemon=True).start()
+        works = (self._server.serve_forever, self._work_until_closed)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self._threads:
+            thread.start()
         self._tell()
+
+    def close(self) -> None:
+        """Serves no longer, and ends the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        with self._changed:
+            self._is_closed = True
+        self.wake()
+        for thread in self._threads:
+            thread.join()
 
     @property
     def address(self) -> str:
@@ -90,7 +102,10 @@ class Replicas:
 
     def settle(self) -> None:
         """Seals what the workers of a round left whole. Called when they are dead."""
-        self._seal()
+        try:
+            self._seal()
+        except OSError as error:
+            self._complain(f"{type(error).__name__}: {error}")
 
     def enter(self, standing: Standing, rank: int) -> Restored | None:
         """Takes part in a round, before its workers start: what they can start from.
@@ -150,15 +165,15 @@ class Replicas:
             return generation >= self._oldest
 
     def _tell(self) -> None:
+        """Within the lock: of two threads, the one that knows more must not tell first."""
         with self._changed:
             holdings = tuple(self._holdings[key] for key in sorted(self._holdings))
-            standing = MemoryStanding(self.address, holdings, self._problem)
-        self._link.hold(standing)
+            self._link.hold(MemoryStanding(self.address, holdings, self._problem))
 
     # The thread
 
-    def _work_for_ever(self) -> None:
-        while True:
+    def _work_until_closed(self) -> None:
+        while not self._is_closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._has_news, RETRY_SECONDS)
                 self._has_news = False

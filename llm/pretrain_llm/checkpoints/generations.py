@@ -90,7 +90,7 @@ def keep_only(root: Path, kept: Generation | None) -> None:
             continue
         for name in _names(root / str(generation)):
             if not (root / str(generation) / name / MANIFEST).exists():
-                shutil.rmtree(root / str(generation) / name)
+                shutil.rmtree(root / str(generation) / name, ignore_errors=True)
 
 
 def remove(root: Path, generation: Generation) -> None:

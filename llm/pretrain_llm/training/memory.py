@@ -1,7 +1,7 @@
 """A worker's checkpoints in memory: its shards, copied flat into the node's tmpfs, and back.
 
-Every `interval` steps all ranks copy what they hold, tensor by tensor, into one mapped file each:
-one copy, no serialisation, no pickle. Training stands still for that copy only; the agent hashes it
+Every `interval` steps all ranks copy what they hold, tensor by tensor, into one file each: one
+copy, no serialisation, no pickle. Training stands still for that copy only; the agent hashes it
 and sends it to its peer. The same mesh reads it back the same way, so the state is the same to the
 last bit; any other mesh, model or data starts from the volume.
 
@@ -181,17 +181,15 @@ class MemoryTier:
 def write(shards: Path, local_rank: int, states: States, origin: dict[str, Any], step: int) -> int:
     """Writes a worker's shard; its bytes. Raises OSError, with the file left as it is.
 
-    All pages are allocated first: a mapped page that a full tmpfs cannot give is a SIGBUS.
+    Written, not mapped: a mapped page that a full tmpfs cannot give is a SIGBUS, and the kernel
+    clears every page before it is written to.
     """
     tensors, values, size = _layout(_collected(states))
-    path = generations.tensors_path(shards, local_rank)
-    with open(path, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, size))
-    mapped = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
-    for entry, tensor in tensors:
-        _view(mapped, entry).copy_(tensor, non_blocking=True)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    with open(generations.tensors_path(shards, local_rank), "wb") as file:
+        for entry, tensor in tensors:
+            file.seek(entry["offset"])
+            file.write(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        file.truncate(size)
     header = {
         "origin": origin,
         "step": step,
