@@ -84,7 +84,8 @@ class Coordinator:
             self._renew_store()
         before, self._ledger = self._ledger, after
         if before.revision != after.revision:
-            logger.info("%s", _described(ledger.view(after)))
+            if (told := _described(ledger.view(after))) != _described(ledger.view(before)):
+                logger.info("%s", told)
             self._changed.notify_all()
 
 
