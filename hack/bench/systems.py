@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hack.demo.kube import wait_for
+from hack.demo.kube import StepError, wait_for
 
 from . import peers, trials
 from .ground import RUN_NAME, Ground
@@ -76,7 +77,12 @@ class Ours:
         return pod(self._kube.get("pod", agent["name"], "-n", self._watch.namespace))
 
     def is_whole(self) -> bool:
-        """The round holds, and the spare waits with warm workers."""
+        """The round holds, and the spare waits with warm workers; no while nobody answers."""
+        with contextlib.suppress(StepError):
+            return self._is_whole()
+        return False
+
+    def _is_whole(self) -> bool:
         pods = [found for found in self._pods() if is_running(found)]
         if len(pods) < self._nodes + self._spares:
             return False

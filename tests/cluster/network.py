@@ -20,6 +20,7 @@ POD_RANGE = "10.244.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
 MAX_NODES = 99
 _SLOTS = 256
+_BRIDGE_ADDRESS = "02:00:00:00:00:01"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def create(namespace: str) -> Network:
     """Makes the cluster's namespace with its bridge, and the veth pair to the host."""
     run("ip", "netns", "add", namespace)
     _forward(namespace)
-    _ip(namespace, "link set lo up", "link add br0 type bridge")
+    # An address of its own: else it takes a node's, and is deaf for seconds once that node is gone.
+    _ip(namespace, "link set lo up", f"link add br0 address {_BRIDGE_ADDRESS} type bridge")
     network = Network(namespace, _claim_slot(namespace))
     _ip(
         namespace,
