@@ -154,14 +154,20 @@ def _training_violations(training: Training) -> Iterator[SpecError]:
 
 
 def _checkpoint_violations(checkpoint: Checkpoint) -> Iterator[SpecError]:
-    memory = checkpoint.memory
-    if memory is not None and memory.interval >= checkpoint.interval:
+    memory, is_auto = checkpoint.memory, checkpoint.interval == "auto"
+    shortest = checkpoint.min_interval if is_auto else checkpoint.interval
+    if memory is not None and memory.interval >= shortest:
+        name = "minInterval" if is_auto else "interval"
         remedy = (
-            f"is not less than checkpoint.interval {checkpoint.interval}; lower it, or leave"
+            f"is not less than checkpoint.{name} {shortest}; lower it, or leave"
             " checkpoint.memory out"
         )
         field = "spec.checkpoint.memory.interval"
         yield SpecError("memory-more-often", field, memory.interval, remedy)
+    if checkpoint.min_interval > checkpoint.max_interval:
+        remedy = f"exceeds maxInterval {checkpoint.max_interval}; lower it, or raise the other"
+        field = "spec.checkpoint.minInterval"
+        yield SpecError("interval-bounds-ordered", field, checkpoint.min_interval, remedy)
 
 
 def _optimizer_violations(optimizer: Optimizer) -> Iterator[SpecError]:
@@ -336,7 +342,9 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
         ),
         parallelism=parallelism,
         checkpoint=contract.CheckpointConfig(
-            interval=spec.checkpoint.interval,
+            interval=None if spec.checkpoint.interval == "auto" else spec.checkpoint.interval,
+            min_interval=spec.checkpoint.min_interval,
+            max_interval=spec.checkpoint.max_interval,
             keep_latest=spec.checkpoint.keep_latest,
             keep_steps=spec.checkpoint.keep_steps,
             keep_every=spec.checkpoint.keep_every,

@@ -236,11 +236,16 @@ def _rows(schema: Schema, path: str) -> Iterator[str]:
 
 
 def _kind(field: Schema) -> str:
-    if field.get("x-kubernetes-int-or-string"):
+    if field.get("x-kubernetes-int-or-string") and "maximum" not in field:
         return "quantity"
     if "items" in field:
         return f"list of {_kind(field['items'])}"
-    kind = " or ".join(f"`{item}`" for item in field["enum"]) if "enum" in field else field["type"]
+    if "x-kubernetes-int-or-string" in field:
+        kind = f"`{field['pattern'].strip('^$')}` or integer"
+    elif "enum" in field:
+        kind = " or ".join(f"`{item}`" for item in field["enum"])
+    else:
+        kind = field["type"]
     low, high = field.get("minimum"), field.get("maximum")
     if low is None and high is None:
         return str(kind)

@@ -37,7 +37,7 @@ THEIRS = CheckpointManifest(
     ],
 )
 def test_superseded(verified: tuple[int, ...], keep_latest: int, expected: tuple[int, ...]) -> None:
-    assert superseded(verified, CheckpointConfig(10, keep_latest)) == expected
+    assert superseded(verified, CheckpointConfig(keep_latest, interval=10)) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,13 @@ def test_superseded(verified: tuple[int, ...], keep_latest: int, expected: tuple
 def test_superseded_leaves_the_steps_to_keep_for_good(
     verified: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    policy = CheckpointConfig(10, 2, keep_steps=(0, 1, 2, 4), keep_every=1000)
+    policy = CheckpointConfig(2, keep_steps=(0, 1, 2, 4), keep_every=1000)
     assert superseded(verified, policy) == expected
 
 
 def test_pythias_154_checkpoints_are_eleven_steps_and_a_thousand() -> None:
     """Biderman et al. 2023, section 2.1: 0, 1, 2, 4, ..., 512, then every 1,000 to 143,000."""
-    policy = CheckpointConfig(
-        143_000, 2, keep_steps=(0, *(2**n for n in range(10))), keep_every=1000
-    )
+    policy = CheckpointConfig(2, keep_steps=(0, *(2**n for n in range(10))), keep_every=1000)
     kept = [step for step in range(143_001) if policy.keeps(step)]
     assert len(kept) == 154
     assert kept[:12] == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]

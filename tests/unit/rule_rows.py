@@ -192,6 +192,12 @@ ROWS = (
         ("missing", "exactly one"),
     ),
     Row(
+        "interval-bounds-ordered",
+        {"checkpoint": {"interval": "auto", "minInterval": 20, "maxInterval": 19}},
+        {"checkpoint": {"interval": "auto", "minInterval": 20, "maxInterval": 20}},
+        ("20", "19", "raise"),
+    ),
+    Row(
         "wandb-online-has-key",
         {"training.wandb.mode": "online"},
         {"training.wandb.mode": "online", "training.wandb.apiKeySecret": {"name": "wandb"}},

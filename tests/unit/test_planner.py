@@ -11,9 +11,10 @@ from functools import cache
 import pytest
 
 from pretrain_llm.contract.config import ARCHITECTURES
+from pretrain_llm.contract.intervals import daly_interval_seconds
 from pretrain_operator.planner import DEVICES, Assumptions, RunPlan, plan_run
 from pretrain_operator.planner.assumptions import GIB
-from pretrain_operator.planner.checkpoints import daly_interval_seconds, goodput, stall_seconds
+from pretrain_operator.planner.checkpoints import goodput, stall_seconds
 from pretrain_operator.planner.families import FAMILIES, Weight
 from pretrain_operator.planner.memory import memory_plan
 from pretrain_operator.planner.parameters import gathered_elements, parameters, sharded_elements
@@ -97,21 +98,6 @@ def test_spares_are_paid_for() -> None:
     assert without.dollars is not None
     assert with_spare.dollars == pytest.approx(1.5 * without.dollars)
     assert with_spare.compute == without.compute
-
-
-# Daly 2006, eq. 37, evaluated by hand: sqrt(2 d M) (1 + sqrt(d / 2M) / 3 + d / 18M) - d
-@pytest.mark.parametrize(
-    ("stall", "mtbf", "interval"),
-    [(2.0, 100.0, 18.0 + 0.68888889), (2.0, 10_000.0, 198.66888889), (8.0, 4.0, 4.0)],
-)
-def test_daly_interval_is_that_of_equation_37(stall: float, mtbf: float, interval: float) -> None:
-    assert daly_interval_seconds(stall, mtbf) == pytest.approx(interval, rel=1e-8)
-
-
-@pytest.mark.parametrize(("stall", "mtbf"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
-def test_daly_interval_of_nonsense_is_refused(stall: float, mtbf: float) -> None:
-    with pytest.raises(ValueError, match="positive"):
-        daly_interval_seconds(stall, mtbf)
 
 
 def test_goodput_is_best_near_dalys_interval() -> None:

@@ -5,6 +5,7 @@ exit_codes    what a process's exit code means
 layout        where things lie on the run's volume
 config        the rendered configuration that every pod of a run reads
 meshes        the parallel degrees of a run that has fewer nodes than it asks for
+intervals     how often to save
 reports       what workers and agents report
 memory        checkpoints in the memory of the training pods
 protocol      how an agent and its coordinator talk

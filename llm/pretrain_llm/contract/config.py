@@ -152,8 +152,10 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    interval: int  # steps
     keep_latest: int
+    interval: int | None = None  # steps; None: as `intervals` says, within the two bounds
+    min_interval: int = 10
+    max_interval: int = 10_000
     keep_steps: tuple[int, ...] = ()
     keep_every: int | None = None
     memory: MemoryConfig | None = None

@@ -49,6 +49,7 @@ _LOCAL_BATCH = (
 )
 _MIN_WORLD = "self.nodes.min * self.nodes.devicesPerNode"
 _MIN_DATA_RANKS = f"{_MIN_WORLD} / ({_MODEL_RANKS})"
+_SHORTEST_INTERVAL = "(self.interval == 'auto' ? self.minInterval : int(self.interval))"
 _KV_HEADS = "(has(self.model.numKVHeads) ? self.model.numKVHeads : self.model.numHeads)"
 
 
@@ -188,6 +189,13 @@ SHAPES = (
         ("self.training.optimizer.outputLearningRate",),
     ),
     Rule(
+        "interval-bounds-ordered",
+        "spec.checkpoint",
+        "self.minInterval <= self.maxInterval",
+        "minInterval %s exceeds maxInterval %s; lower it, or raise the other",
+        ("self.minInterval", "self.maxInterval"),
+    ),
+    Rule(
         "wandb-online-has-key",
         "spec.training",
         "!has(self.wandb) || self.wandb.mode != 'online' || has(self.wandb.apiKeySecret)",
@@ -196,9 +204,10 @@ SHAPES = (
     Rule(
         "memory-more-often",
         "spec.checkpoint",
-        "!has(self.memory) || self.memory.interval < self.interval",
-        "memory.interval %s is not less than interval %s; lower it, or leave checkpoint.memory out",
-        ("self.memory.interval", "self.interval"),
+        f"!has(self.memory) || self.memory.interval < {_SHORTEST_INTERVAL}",
+        "memory.interval %s is not less than interval (with auto: minInterval) %s; lower it, or"
+        " leave checkpoint.memory out",
+        ("self.memory.interval", _SHORTEST_INTERVAL),
     ),
 )
 

@@ -40,6 +40,18 @@ Quantity = Annotated[
 ]
 KubernetesObject = dict[str, Any]  # passed on as it is; the API server checks it with the pod
 MAX_STEPS = 100_000_000
+StepsOrAuto = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_STEPS)] | Literal["auto"],
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "minimum": 1,
+            "maximum": MAX_STEPS,
+            "pattern": "^auto$",
+        }
+    ),
+]
 
 
 class Resources(ApiModel):
@@ -295,7 +307,13 @@ class MemoryCheckpoint(ApiModel):
 
 
 class Checkpoint(ApiModel):
-    interval: int = Field(1000, ge=1, le=MAX_STEPS, description="Steps between checkpoints.")
+    interval: StepsOrAuto = Field(
+        1000,
+        description="Steps between checkpoints; auto: those that lose least, by what saves cost and"
+        " how often the run is interrupted.",
+    )
+    min_interval: int = Field(10, ge=1, le=MAX_STEPS, description="Fewest steps, with auto.")
+    max_interval: int = Field(10_000, ge=1, le=MAX_STEPS, description="Most steps, with auto.")
     keep_latest: int = Field(3, ge=2, le=1000, description="Verified checkpoints to keep.")
     keep_steps: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] = Field(
         (),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pretrain_llm.contract.intervals import DEVICE_HOURS_PER_INTERRUPTION
+
 GIB = 2.0**30
-# Meta, Llama 3.1 405B: 466 interruptions in 54 days on 16,384 GPUs (The Llama 3 Herd of Models,
-# section 3.3.4): 45,566 device-hours. A best case for other clusters; says nothing about spot.
-DEVICE_HOURS_PER_INTERRUPTION = 16_384 * 54 * 24 / 466
 
 
 @dataclass(frozen=True)

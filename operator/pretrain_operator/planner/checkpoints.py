@@ -1,23 +1,6 @@
-"""How often to save, and what faults and saves cost. Pure arithmetic, times in seconds."""
+"""What faults and saves cost. Pure arithmetic, times in seconds."""
 
 from __future__ import annotations
-
-import math
-
-
-def daly_interval_seconds(stall_seconds: float, mtbf_seconds: float) -> float:
-    """Time between checkpoints that loses least.
-
-    Source: Daly 2006 (A higher order estimate of the optimum checkpoint interval), eq. 37. Raises
-    ValueError unless both are positive.
-    """
-    if not (stall_seconds > 0 and mtbf_seconds > 0):
-        raise ValueError(f"stall {stall_seconds} s and MTBF {mtbf_seconds} s must be positive")
-    if stall_seconds >= 2 * mtbf_seconds:
-        return mtbf_seconds
-    ratio = stall_seconds / (2 * mtbf_seconds)
-    series = 1 + math.sqrt(ratio) / 3 + ratio / 9
-    return math.sqrt(2 * stall_seconds * mtbf_seconds) * series - stall_seconds
 
 
 def goodput(

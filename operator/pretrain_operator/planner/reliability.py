@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import CheckpointConfig, RunConfig
+from pretrain_llm.contract.intervals import SaveCost, daly_interval_seconds, interval_steps
 
 from .assumptions import Assumptions
-from .checkpoints import daly_interval_seconds, goodput, stall_seconds
+from .checkpoints import goodput, stall_seconds
 from .compute import ComputePlan, world_size
 from .memory import checkpoint_bytes, state_bytes
 from .parameters import Parameters
@@ -26,7 +27,7 @@ class ReliabilityPlan:
     daly_interval_seconds: float
     daly_interval_steps: int  # at least 1, at most all of the run's
     daly_goodput: float
-    interval_steps: int  # the spec's
+    interval_steps: int  # the spec's, or what auto makes of it
     interval_seconds: float
     goodput: float  # at the spec's interval
     interruptions: float  # expected
@@ -43,7 +44,8 @@ def reliability_plan(
     mtbf = assumptions.device_hours_per_interruption * _SECONDS_PER_HOUR / world
     daly = daly_interval_seconds(stall, mtbf)
     daly_steps = min(config.training.steps, max(1, math.floor(daly / compute.step_seconds)))
-    interval = config.checkpoint.interval * compute.step_seconds
+    steps = _interval_steps(config.checkpoint, stall, compute.step_seconds, mtbf)
+    interval = steps * compute.step_seconds
     expected = goodput(interval, stall, assumptions.restart_seconds, mtbf)
     wall = compute.training_seconds / expected if expected > 0 else None
     return ReliabilityPlan(
@@ -56,12 +58,18 @@ def reliability_plan(
         daly_goodput=goodput(
             daly_steps * compute.step_seconds, stall, assumptions.restart_seconds, mtbf
         ),
-        interval_steps=config.checkpoint.interval,
+        interval_steps=steps,
         interval_seconds=interval,
         goodput=expected,
         interruptions=compute.training_seconds / mtbf,
         wall_seconds=wall,
     )
+
+
+def _interval_steps(
+    policy: CheckpointConfig, stall: float, step_seconds: float, mtbf_seconds: float
+) -> int:
+    return interval_steps(policy, SaveCost(stall), step_seconds, mtbf_seconds)
 
 
 def paid_device_hours(config: RunConfig, seconds: float) -> float:

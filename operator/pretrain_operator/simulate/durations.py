@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from ..planner.checkpoints import daly_interval_seconds
+from pretrain_llm.contract.intervals import daly_interval_seconds
 
 
 @dataclass(frozen=True)
