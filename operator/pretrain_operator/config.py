@@ -154,10 +154,10 @@ def _training_violations(training: Training) -> Iterator[SpecError]:
 
 
 def _checkpoint_violations(checkpoint: Checkpoint) -> Iterator[SpecError]:
-    memory, is_auto = checkpoint.memory, checkpoint.interval == "auto"
-    shortest = checkpoint.min_interval if is_auto else checkpoint.interval
+    memory, interval = checkpoint.memory, checkpoint.interval
+    shortest = checkpoint.min_interval if interval == "auto" else interval
     if memory is not None and memory.interval >= shortest:
-        name = "minInterval" if is_auto else "interval"
+        name = "minInterval" if interval == "auto" else "interval"
         remedy = (
             f"is not less than checkpoint.{name} {shortest}; lower it, or leave"
             " checkpoint.memory out"

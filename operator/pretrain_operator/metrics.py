@@ -44,6 +44,7 @@ _RUN_GAUGES = (
     ("restarts", "Incidents of the whole run.", "budgets.total"),
     ("excluded_nodes", "Nodes that the run keeps away from.", "excluded_nodes"),
     ("checkpoint_step", "Step of the newest verified checkpoint.", "checkpoints.latest.step"),
+    ("checkpoint_interval_steps", "Between two saves.", "checkpoints.cadence.interval_steps"),
     ("serving_ready_replicas", "vLLM pods that answer.", "serving.ready_replicas"),
 )
 

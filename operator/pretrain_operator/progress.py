@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 
+from pretrain_llm.contract.intervals import MAX_STALL_SHARE, Cadence
 from pretrain_llm.contract.reports import QuarantinedReport
 from pretrain_llm.contract.status import Progress, StatusDocument
 
 from .api.status import (
+    BlockingStatus,
+    CadenceStatus,
     Checkpoints,
     CheckpointStatus,
     MemoryCheckpointStatus,
@@ -114,7 +117,13 @@ def _checkpoints(old: Checkpoints, document: StatusDocument) -> Checkpoints:
     known = {(entry.path, entry.time) for entry in old.quarantined}
     new = tuple(entry for entry in told if (entry.path, entry.time) not in known)
     kept = (*old.quarantined, *new)[-_KEPT_QUARANTINED:]
-    return Checkpoints(latest=latest, memory=_memory(old.memory, document), quarantined=kept)
+    return Checkpoints(
+        latest=latest,
+        memory=_memory(old.memory, document),
+        cadence=_cadence(document.cadence) or old.cadence,
+        blocking=_blocking(old.blocking, document),
+        quarantined=kept,
+    )
 
 
 def _memory(
@@ -127,6 +136,38 @@ def _memory(
         step=held.step,
         stall_seconds=_rounded(held.stall_seconds, 3),
         problem=held.problem and held.problem[:_MAX_PROBLEM],
+    )
+
+
+def _cadence(known: Cadence) -> CadenceStatus | None:
+    """None from a coordinator that has not decided yet."""
+    if not known.interval_steps:
+        return None
+    cost, share = known.cost, known.stall_share
+    return CadenceStatus(
+        interval_steps=known.interval_steps,
+        stall_seconds=round(cost.stall_seconds, 3) if cost else None,
+        dip_seconds=round(cost.dip_seconds, 3) if cost else None,
+        save_seconds=round(cost.save_seconds, 3) if cost else None,
+        stall_share=None if share is None else round(share, 4),
+        mtbf_seconds=round(known.mtbf_seconds),
+        interruptions=known.interruptions,
+    )
+
+
+def _blocking(old: BlockingStatus | None, document: StatusDocument) -> BlockingStatus | None:
+    """From the first time that they block too long until they take half of what they may."""
+    known, saved = document.cadence, document.latest_checkpoint
+    share, cost = known.stall_share, known.cost
+    if share is None or cost is None or saved is None:
+        return old
+    if share <= (MAX_STALL_SHARE / 2 if old else MAX_STALL_SHARE):
+        return None
+    return old or BlockingStatus(
+        time=timestamp(saved.time),
+        step=saved.step,
+        stall_share=round(share, 4),
+        enough_steps=math.ceil(cost.stall_seconds / MAX_STALL_SHARE / known.step_seconds),
     )
 
 
@@ -151,7 +192,8 @@ def is_behind(old: RunStatus, new: RunStatus) -> bool:
 def _figures(status: RunStatus) -> tuple[object, ...]:
     training = status.training
     shown = training.model_copy(update=_NOT_FIGURES) if training else None
-    return (shown, status.checkpoints.latest, status.checkpoints.memory)
+    checkpoints = status.checkpoints
+    return (shown, checkpoints.latest, checkpoints.memory, checkpoints.cadence)
 
 
 _NOT_FIGURES: dict[str, object] = {
@@ -167,7 +209,9 @@ def _without_figures(status: RunStatus) -> RunStatus:
     """What is worth a write at once. The first figures of a run are, and what it does."""
     memory = status.checkpoints.memory
     problem = MemoryCheckpointStatus(step=0, problem=memory.problem) if memory else None
-    checkpoints = status.checkpoints.model_copy(update={"latest": None, "memory": problem})
+    checkpoints = status.checkpoints.model_copy(
+        update={"latest": None, "memory": problem, "cadence": None}
+    )
     training = status.training and TrainingStatus(
         step=min(1, status.training.step),
         account=status.training.account

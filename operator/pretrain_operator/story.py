@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pretrain_llm.contract.intervals import MAX_STALL_SHARE
+
 from . import conditions
 from .api.status import Artifact, IncidentStatus, RunStatus
 from .planned import Event, EventType
@@ -20,7 +22,7 @@ _TOLD_STATES = (*_PROBLEMS, *conditions.REACHED, conditions.SUSPENDED)
 
 def story(status: RunStatus) -> tuple[Event, ...]:
     told = (*_stages(status), *_attempts(status), *_incidents(status), *_checkpoints(status))
-    told = (*told, *_exclusions(status), *_states(status))
+    told = (*told, *_exclusions(status), *_blocking(status), *_states(status))
     return tuple(sorted(told, key=lambda event: (event.time, event.key)))
 
 
@@ -115,6 +117,17 @@ def _exclusions(status: RunStatus) -> Iterator[Event]:
         text = f"node {entry.name} is excluded from {whom} until {entry.until}: {entry.reason}"
         key = f"Excluded-{entry.name}-{entry.since}-{entry.scope}"
         yield Event(key, "Warning", "NodeExcluded", text, epoch_seconds(entry.since))
+
+
+def _blocking(status: RunStatus) -> Iterator[Event]:
+    if (found := status.checkpoints.blocking) is not None:
+        text = (
+            f"at step {found.step} saves stall training for {found.stall_share:.1%} of the time"
+            f" between them, over {MAX_STALL_SHARE:.0%}; set spec.checkpoint.interval, or with auto"
+            f" maxInterval, to {found.enough_steps} steps or more"
+        )
+        key = f"Blocking-{found.time}"
+        yield Event(key, "Warning", "CheckpointsBlock", text, epoch_seconds(found.time))
 
 
 def _states(status: RunStatus) -> Iterator[Event]:

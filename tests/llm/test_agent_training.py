@@ -49,20 +49,33 @@ def test_training_worker_and_agent_killed_run_finishes(volume: Path) -> None:
         world.close()
 
 
+def _steps_since_save(document: status.StatusDocument) -> int:
+    """A round that stops while it saves is given half an hour."""
+    if document.progress is None or document.latest_checkpoint is None:
+        return 0
+    return document.progress.step - document.latest_checkpoint.step
+
+
 def test_training_worker_stopped_is_named_and_the_others_stack_is_kept(volume: Path) -> None:
     run = run_config(
         volume,
         parallelism=mesh(shard=2),
         nodes={"count": 2},
         training={"steps": 100_000},
-        checkpoint={"interval": 20, "keep_latest": 2},
+        checkpoint={"interval": None, "min_interval": 5, "max_interval": 40},
     )
     write_data(run.layout, tokens=80_000)
     world = World(run, settings.WORKER, settings.PRELOAD)
     try:
-        before = world.stepping(above=25)
+        # Saves after 5 steps until they are measured, then as seldom as the spec allows.
+        before = world.seen(
+            lambda s: s.cadence.interval_steps == 40 and _steps_since_save(s) in range(4, 20),
+            "the interval",
+        )
         os.kill(world.worker_pids(world.members()[1])[0], signal.SIGSTOP)
-        incident = world.recovered(before.round).incidents[-1]
+        after = world.recovered(before.round)
+        assert (after.cadence.interruptions, after.cadence.interval_steps) == (1, 40)
+        incident = after.incidents[-1]
         assert (incident.evidence, incident.suspects[0].rank) == (status.STALLED, 1)
         assert incident.suspects[0].reason == "its process is stopped"
         stack = Path(run.layout.stacks) / f"1-{incident.round}-0.txt"

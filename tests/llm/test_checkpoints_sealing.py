@@ -44,7 +44,7 @@ def test_sealing_waits_for_the_writing_and_then_reports(
 ) -> None:
     write_files(tmp_path, 4)
     written: Future[object] = Future()
-    sealer.submit(Save(4, written, stall_seconds=0.25))
+    sealer.submit(Save(4, written, 0.0, stall_seconds=0.25))
     assert verified(tmp_path) == []
     written.set_result(None)
     sealer.drain()
@@ -61,7 +61,7 @@ def test_sealing_waits_for_the_writing_and_then_reports(
 def test_sealing_keeps_the_newest(sealer: Sealer, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         write_files(tmp_path, step)
-        sealer.submit(Save(step, None, 0.0))
+        sealer.submit(Save(step, None, 0.0, 0.0))
     sealer.drain()
     assert verified(tmp_path) == [3, 2]
 
@@ -73,10 +73,10 @@ def test_sealing_after_a_failed_save_raises_in_the_step_loop(
     write_files(tmp_path, 6)
     written: Future[object] = Future()
     written.set_exception(OSError("no space left on device"))
-    sealer.submit(Save(4, written, 0.0))
+    sealer.submit(Save(4, written, 0.0, 0.0))
     with pytest.raises(OSError, match="no space left"):
         sealer.drain()
     with pytest.raises(OSError, match="no space left"):
-        sealer.submit(Save(6, None, 0.0))
+        sealer.submit(Save(6, None, 0.0, 0.0))
     assert verified(tmp_path) == []
     assert saved == []

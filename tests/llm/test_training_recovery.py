@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from pretrain_llm.checkpoints import folders
 from pretrain_llm.contract import exit_codes
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.intervals import MAX_STALL_SHARE
+from pretrain_llm.coordinator import cadence
 
 from .runs import changed, mesh, run_config, write_data
 from .worlds import World, trained, world
@@ -132,6 +135,36 @@ def test_training_saves_listed_steps_keeps_them_and_resumes_from_the_first_weigh
     assert again.restored_step == 0
     assert again.saved_steps == [1, 2, 3]
     assert again.losses == pytest.approx({step: undisturbed[step] for step in (1, 2, 3)})
+
+
+def test_training_with_an_interval_that_changes_saves_alike_on_all_ranks(volume: Path) -> None:
+    run = changed(
+        _run(volume),
+        training={"steps": 60},
+        checkpoint={"interval": None, "min_interval": 2, "keep_latest": 50},
+    )
+    with world(run, ranks=2) as workers:
+        workers.wait_for(lambda w: len(w.saved_steps) > 2)
+        (workers.folder / "save-interval").write_text("7")  # as rank 0's agent would
+        workers.finish()
+    *paced, last = workers.saved_steps
+    assert last == 60
+    gaps = [later - earlier for earlier, later in pairwise([0, *paced])]
+    assert set(gaps) == {2, 7}
+    assert gaps == sorted(gaps)
+    # The account: a stall is part of the next step, and what the coordinator makes of it holds.
+    rhythm = cadence.initial(changed(run, checkpoint={"max_interval": 10**8}).checkpoint, 2)
+    steps = {told.step.step: told.step for told in workers.reports if told.step}
+    for told in workers.reports:
+        if told.step:
+            rhythm = cadence.stepped(rhythm, told.step)
+        if told.saved and told.saved.step < 60:
+            assert told.saved.stall_seconds <= steps[told.saved.step + 1].seconds
+            assert told.saved.stall_seconds <= told.saved.seconds
+            rhythm = cadence.saved(rhythm, told.saved)
+    assert len(rhythm.cadence.costs) == cadence.KEPT_COSTS
+    assert rhythm.cadence.stall_share is not None
+    assert rhythm.cadence.stall_share <= MAX_STALL_SHARE
 
 
 def test_training_finished_and_started_again_trains_nothing(volume: Path) -> None:

@@ -138,6 +138,7 @@ def _started(folder: Path, config_path: Path, ranks: int) -> list[BaseProcess]:
     shared = {
         environment.CONFIG: str(config_path),
         environment.REPORT_SOCKET: str(folder / "reports"),
+        environment.INTERVAL_FILE: str(folder / "save-interval"),
         "OMP_NUM_THREADS": "1",
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),

@@ -290,6 +290,22 @@ def test_start_is_over_with_the_first_step_and_stalls_are_summed_and_carried() -
     assert (new.first_step, new.stall_seconds) == (None, 0.75)
 
 
+def test_interruptions_count_once_and_not_where_a_stop_was_asked_for() -> None:
+    run = Run()
+    run.report("a", T0 + 1, step(1, T0 + 1))
+    run.report("a", T0 + 2, fault(0, T0 + 2))
+    run.report("b", T0 + 2, fault(1, T0 + 2, error_message=GLOO))  # its echo
+    assert run.status.cadence.interruptions == 1
+    new = ledger.status(told_by_spare(ledger.view(run.ledger).carried), T0 + 9)
+    assert new.cadence == run.status.cadence
+    run.wait_again(T0 + 3)
+    for name in ("a", "b"):
+        run.report(name, T0 + 4, state=protocol.LEAVING)
+        run.report(name, T0 + 5, state=protocol.LEFT)
+    assert run.incident.evidence == status.STOP_REQUESTED
+    assert run.status.cadence.interruptions == 1
+
+
 def told_by_spare(carried: Carried) -> Ledger:
     identity = Identity("run", attempt=1, total_steps=100, coordinator="two")
     opened = ledger.opened(identity, Policy(nodes=2, spares=1), T0 + 9)

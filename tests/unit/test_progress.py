@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from pretrain_llm.contract.reports import QuarantinedReport
-from pretrain_llm.contract.status import Replay
+from pretrain_llm.contract.intervals import Cadence, SaveCost
+from pretrain_llm.contract.reports import QuarantinedReport, SavedReport
+from pretrain_llm.contract.status import Replay, StatusDocument
 from pretrain_operator import progress
 from pretrain_operator.api.status import (
     Artifact,
@@ -19,6 +20,7 @@ from pretrain_operator.api.status import (
     ServingStatus,
     TrainingStatus,
 )
+from pretrain_operator.story import story
 from pretrain_operator.times import timestamp
 
 from .scenarios import settle, training_run
@@ -146,3 +148,43 @@ def test_quarantined_checkpoint_is_no_longer_the_latest():
     world.now += 60
     settle(simulation)
     assert world.status.checkpoints.latest is None
+
+
+def told_cadence(stall_seconds: float, step: int = 100) -> StatusDocument:
+    """A save each 100 steps of 1 s."""
+    return StatusDocument(
+        run="demo",
+        attempt=1,
+        time=START,
+        started_at=START,
+        latest_checkpoint=SavedReport(step, f"step-{step}", 7, START + step, stall_seconds),
+        cadence=Cadence(100, 1.0, 5000.4, 3, 400.0, (SaveCost(stall_seconds, 0.5, 9.0),)),
+    )
+
+
+def test_cadence_is_shown_with_what_it_was_decided_from():
+    shown = progress._checkpoints(Checkpoints(), told_cadence(1.5)).cadence
+    assert shown is not None
+    assert shown.model_dump() == {
+        "interval_steps": 100,
+        "stall_seconds": 1.5,
+        "dip_seconds": 0.5,
+        "save_seconds": 9.0,
+        "stall_share": 0.015,
+        "mtbf_seconds": 5000,
+        "interruptions": 3,
+    }
+    silent = replace(told_cadence(1.5), cadence=Cadence())
+    assert progress._checkpoints(Checkpoints(cadence=shown), silent).cadence == shown
+
+
+def test_saves_that_block_training_are_told_once_until_they_are_well_below_the_limit():
+    checkpoints, seen = Checkpoints(), []
+    for step, stall_seconds in enumerate((1.9, 2.5, 1.9, 2.5, 0.9, 1.9, 2.1), start=1):
+        checkpoints = progress._checkpoints(checkpoints, told_cadence(stall_seconds, step))
+        seen.append(checkpoints.blocking and checkpoints.blocking.step)
+    assert seen == [None, 2, 2, 2, None, None, 7]
+    (event,) = story(RunStatus(checkpoints=checkpoints))
+    assert (event.type, event.reason) == ("Warning", "CheckpointsBlock")
+    assert "2.1% of the time" in event.message
+    assert "105 steps or more" in event.message

@@ -84,6 +84,7 @@ class Agent(SimpleElasticAgent):
         self._stop = stop
         self._replicas = replicas
         self._workers: Workers | None = None
+        self._told_interval = 0
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         number, memory = self._link.standing.round, self._memory_variables(worker_group)
@@ -99,6 +100,7 @@ class Agent(SimpleElasticAgent):
             )
             for worker in worker_group.workers
         ]
+        self._tell_interval()
         self._workers = Workers(launches)
         write_pids(self._settings.workers_file, number, launches, self._workers)
         return self._workers.pids
@@ -119,6 +121,7 @@ class Agent(SimpleElasticAgent):
         assert workers is not None
         workers.wait(LOOK_SECONDS, self._bell.fd)
         self._bell.clear()
+        self._tell_interval()
         if any(not ending.is_orderly for ending in workers.endings):
             return self._failed(workers)
         if workers.all_ended:
@@ -129,6 +132,15 @@ class Agent(SimpleElasticAgent):
         if view.draining and view.round == self._link.standing.round:
             workers.terminate()
         return RunResult(state=WorkerState.HEALTHY)
+
+    def _tell_interval(self) -> None:
+        """The workers look into the file at each step."""
+        steps = self._link.view.carried.cadence.interval_steps
+        if steps and steps != self._told_interval:
+            part = self._settings.interval_file.with_suffix(".part")
+            part.write_text(str(steps))
+            part.replace(self._settings.interval_file)
+            self._told_interval = steps
 
     def _failed(self, workers: Workers) -> RunResult:
         """Raises FinalWorkerError."""
@@ -224,6 +236,7 @@ def worker_variables(
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         environment.STACK_FILE: str(settings.scratch / f"stacks-{worker.global_rank}.txt"),
         environment.ROUND: str(round_number),
+        environment.INTERVAL_FILE: str(settings.interval_file),
         environment.REPORT_SOCKET: str(settings.report_socket),
         environment.ERROR_FILE: str(settings.scratch / f"error-{worker.global_rank}.json"),
         **(_flight_recorder(settings, round_number) if settings.device == "cuda" else {}),

@@ -56,6 +56,10 @@ class Settings:
     def workers_file(self) -> Path:
         return self.scratch / "workers.json"
 
+    @property
+    def interval_file(self) -> Path:
+        return self.scratch / "save-interval"
+
     def stacks_path(self, round_number: int, rank: int) -> PurePosixPath:
         """On the run's volume."""
         return self.layout.stacks / f"{self.attempt}-{round_number}-{rank}.txt"

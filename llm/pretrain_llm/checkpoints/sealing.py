@@ -32,6 +32,7 @@ from .selection import Identity
 class Save:
     step: int
     written: Future[object] | None  # None: everything is on disk
+    begun: float  # time.monotonic()
     stall_seconds: float
 
 
@@ -90,7 +91,7 @@ class Sealer:
             return
         manifest = self._manifest(save.step, files)
         folders.write_manifest(self._root, manifest)
-        self._on_saved(_saved_report(self._root, manifest, save.stall_seconds))
+        self._on_saved(_saved_report(self._root, manifest, save))
         folders.apply_retention(self._root, self._policy)
 
     def _gathered(self, step: int) -> tuple[FileEntry, ...] | None:
@@ -123,11 +124,12 @@ def _path(entry: FileEntry) -> str:
     return entry.path
 
 
-def _saved_report(root: Path, manifest: CheckpointManifest, stall_seconds: float) -> SavedReport:
+def _saved_report(root: Path, manifest: CheckpointManifest, save: Save) -> SavedReport:
     return SavedReport(
         step=manifest.step,
         path=str(folders.step_folder(root, manifest.step)),
         bytes=sum(entry.bytes for entry in manifest.files),
         time=manifest.saved_at,
-        stall_seconds=stall_seconds,
+        stall_seconds=save.stall_seconds,
+        seconds=time.monotonic() - save.begun,
     )

@@ -27,6 +27,7 @@ STACK_FILE = "PRETRAIN_STACK_FILE"  # where a worker's stacks go when its agent 
 ROUND = "PRETRAIN_ROUND"
 RESTORE = "PRETRAIN_RESTORE"  # contract.memory.Generation that is in this node's memory
 RESTORE_SOURCE = "PRETRAIN_RESTORE_SOURCE"  # how it came there: reports.MEMORY | PEER
+INTERVAL_FILE = "PRETRAIN_INTERVAL_FILE"  # with the steps between two saves, as they change
 
 CONFIG_PATH = "/etc/pretrain/run.json"
 TERMINATION_LOG_PATH = "/dev/termination-log"

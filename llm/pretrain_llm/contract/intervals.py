@@ -6,6 +6,7 @@ The planner asks before a run, the coordinator while it runs: one rule for both.
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from .config import CheckpointConfig
@@ -75,3 +76,37 @@ def interval_steps(
         math.ceil(cost.save_seconds / step_seconds),
     )
     return min(policy.max_interval, max(policy.min_interval, steps))
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a run saves, and from what that was decided."""
+
+    interval_steps: int = 0  # 0: not decided
+    step_seconds: float = 0.0  # median at the decision; 0: no step yet
+    mtbf_seconds: float = 0.0  # of the whole job
+    interruptions: int = 0  # that took workers down unasked
+    stepped_seconds: float = 0.0  # time at risk: of all steps made
+    costs: tuple[SaveCost, ...] = ()  # of the newest saves, oldest first
+
+    @property
+    def cost(self) -> SaveCost | None:
+        """The usual one of a save: medians, since a dip is a small difference of noisy times."""
+        if not self.costs:
+            return None
+        return SaveCost(
+            statistics.median(cost.stall_seconds for cost in self.costs),
+            max(0.0, statistics.median(cost.dip_seconds for cost in self.costs)),
+            statistics.median(cost.save_seconds for cost in self.costs),
+        )
+
+    @property
+    def stall_share(self) -> float | None:
+        """Of the time between two saves that training stands still; to be at most MAX_STALL_SHARE.
+
+        None where it is not known.
+        """
+        between_seconds = self.interval_steps * self.step_seconds
+        if self.cost is None or between_seconds <= 0:
+            return None
+        return self.cost.stall_seconds / between_seconds

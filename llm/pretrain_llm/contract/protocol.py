@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .intervals import Cadence
 from .memory import MemoryStanding, MemoryView
 from .reports import FaultReport, SavedReport, StackReport, StepReport, WorkerReport
 from .status import Replay
@@ -51,6 +52,7 @@ class Carried:
     latest_step: StepReport | None = None
     latest_checkpoint: SavedReport | None = None
     stall_seconds: float = 0.0
+    cadence: Cadence = field(default_factory=Cadence)
 
 
 @dataclass(frozen=True)

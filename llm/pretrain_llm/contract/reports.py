@@ -52,6 +52,7 @@ class SavedReport:
     bytes: int
     time: float
     stall_seconds: float  # how long training stood still for it
+    seconds: float = 0.0  # from its beginning to the manifest
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ Times are seconds since the epoch, by the coordinator's clock where it saw the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .intervals import Cadence
 from .reports import FaultReport, QuarantinedReport, SavedReport
 
 # What showed that a round was broken: Incident.evidence.
@@ -136,6 +137,7 @@ class StatusDocument:
     latest_checkpoint: SavedReport | None = None
     memory_checkpoint: MemoryCheckpoint | None = None
     stall_seconds: float = 0.0  # of all saves of the attempt, but for the one after the last step
+    cadence: Cadence = field(default_factory=Cadence)
     quarantined: tuple[QuarantinedReport, ...] = ()
     incidents: tuple[Incident, ...] = ()  # oldest first, bounded
     finished: bool = False  # all agents of the round left after the last step

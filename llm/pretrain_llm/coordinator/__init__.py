@@ -11,5 +11,6 @@ ledger     all that is known of the run; folds reports into it              (pur
 rounds     who is in which round, when it is broken, who is in the next     (pure)
 incidents  first cause and the four durations of each broken round          (pure)
 progress   losses by step, replays, step time                               (pure)
+cadence    what saves cost, and so how often the run saves      (pure)
 saved      which checkpoints there are, and which are no more               (pure)
 """

@@ -17,7 +17,7 @@ import uuid
 from types import FrameType
 
 from ..contract import codec, config, environment, exit_codes, meshes
-from . import ledger
+from . import cadence, ledger
 from .ledger import Identity
 from .rounds import Policy
 from .server import Coordinator, Server
@@ -59,7 +59,9 @@ def main() -> int:
     identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
     from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start
 
-    opened = ledger.opened(identity, policy, time.time())
+    devices = run.nodes.count * run.nodes.devices_per_node
+    rhythm = cadence.initial(run.checkpoint, devices)
+    opened = ledger.opened(identity, policy, time.time(), rhythm)
     serve(Coordinator(opened, RoundStore(options.store_port).renew), options.http_port)
     return exit_codes.OK
 

@@ -9,17 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..contract.config import CheckpointConfig
 from ..contract.memory import Generation, MemoryStanding, Restore
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
 from ..contract.reports import MemorySavedReport, QuarantinedReport, StepReport, WorkerReport
-from ..contract.status import LEASE_EXPIRED, STALLED, MemoryCheckpoint, StatusDocument
-from . import incidents, memory, progress, rounds, saved, stalls
+from ..contract.status import (
+    LEASE_EXPIRED,
+    MORE_NODES,
+    STALLED,
+    STOP_REQUESTED,
+    MemoryCheckpoint,
+    StatusDocument,
+)
+from . import cadence, incidents, memory, progress, rounds, saved, stalls
+from .cadence import Rhythm
 from .incidents import Recovery
 from .progress import Trained
 from .rounds import Break, Policy, State
 from .saved import Saved
 
 KEPT_QUARANTINED = 20
+UNHURRIED = cadence.initial(CheckpointConfig(keep_latest=2, interval=1000), devices=1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Ledger:
     rounds: State
     recoveries: tuple[Recovery, ...] = ()
     trained: Trained = field(default_factory=Trained)
+    rhythm: Rhythm = UNHURRIED
     saved: Saved = ()
     quarantined: tuple[QuarantinedReport, ...] = ()
     acknowledged: Mapping[str, int] = field(default_factory=dict)  # by incarnation
@@ -46,8 +57,8 @@ class Ledger:
     revision: int = 0
 
 
-def opened(identity: Identity, policy: Policy, now: float) -> Ledger:
-    return Ledger(identity, rounds.initial(policy, now))
+def opened(identity: Identity, policy: Policy, now: float, rhythm: Rhythm = UNHURRIED) -> Ledger:
+    return Ledger(identity, rounds.initial(policy, now), rhythm=rhythm)
 
 
 def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
@@ -58,6 +69,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
         ledger,
         acknowledged={**ledger.acknowledged, report.incarnation: expected},
         trained=progress.reminded(ledger.trained, report.carried),
+        rhythm=cadence.reminded(ledger.rhythm, report.carried.cadence),
         saved=saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined),
         rounds=rounds.stepped(
             rounds.reported(ledger.rounds, report, now), report.carried.highest_step
@@ -98,7 +110,10 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         finished=ledger.rounds.finished,
         waiting_for=ledger.rounds.waiting_for,
         acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
-        carried=progress.carried(ledger.trained, saved.latest(ledger.saved)),
+        carried=replace(
+            progress.carried(ledger.trained, saved.latest(ledger.saved)),
+            cadence=ledger.rhythm.cadence,
+        ),
         memory=memory.view(
             ledger.memory, current.members if current else (), ledger.restore, ledger.safe
         ),
@@ -124,6 +139,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         latest_checkpoint=saved.latest(ledger.saved),
         memory_checkpoint=_memory_checkpoint(ledger),
         stall_seconds=ledger.trained.stall_seconds,
+        cadence=ledger.rhythm.cadence,
         quarantined=ledger.quarantined,
         incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
@@ -200,12 +216,14 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Led
     if report.restored:
         recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)
         known = saved.with_restored(ledger.saved, report.restored)
-        return replace(ledger, recoveries=recoveries, saved=known)
+        rhythm = cadence.restarted(ledger.rhythm)
+        return replace(ledger, recoveries=recoveries, saved=known, rhythm=rhythm)
     if report.saved:
         known = saved.with_saved(ledger.saved, report.saved, ledger.quarantined)
         total_steps = ledger.identity.total_steps
         trained = progress.saved(ledger.trained, report.saved, total_steps)
-        return replace(ledger, saved=known, trained=trained)
+        rhythm = cadence.saved(ledger.rhythm, report.saved)
+        return replace(ledger, saved=known, trained=trained, rhythm=rhythm)
     if report.memory_saved:
         return _with_memory_saved(ledger, report.memory_saved)
     if report.quarantined:
@@ -231,7 +249,8 @@ def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) 
         lambda pace: stalls.stepped(pace, step.step, median_seconds, now, is_last=is_last),
     )
     recoveries = incidents.with_step(ledger.recoveries, round_number, step)
-    return replace(ledger, trained=trained, rounds=state, recoveries=recoveries)
+    rhythm = cadence.stepped(ledger.rhythm, step)
+    return replace(ledger, trained=trained, rounds=state, recoveries=recoveries, rhythm=rhythm)
 
 
 def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:
@@ -255,7 +274,9 @@ def _with_incident(ledger: Ledger) -> Ledger:
     agent = ledger.rounds.agents.get(ended.broken.agent or "")
     last_step = ledger.trained.latest.step if ledger.trained.latest else 0
     recoveries = incidents.opened(ledger.recoveries, ended, agent, last_step)
-    return replace(ledger, recoveries=recoveries)
+    asked = ended.broken.evidence in (STOP_REQUESTED, MORE_NODES)  # it saved first
+    rhythm = ledger.rhythm if asked else cadence.interrupted(ledger.rhythm)
+    return replace(ledger, recoveries=recoveries, rhythm=rhythm)
 
 
 def _with_lost_agents(ledger: Ledger, now: float) -> Ledger:

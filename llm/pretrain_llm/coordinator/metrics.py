@@ -76,10 +76,30 @@ def _progress_families(status: StatusDocument) -> Iterator[Metric]:
         yield _gauge(status, "memory_checkpoint_step", "Newest that has its copies", held.step)
         yield _gauge(status, "memory_checkpoint_bytes", "Its size, without copies", held.bytes)
         yield _gauge(status, "memory_checkpoint_stall_seconds", "Stall of the newest", stall)
+    yield from _cadence_families(status)
     replay = status.replay
     yield _gauge(status, "replayed_steps", "Steps that were run again", replay.steps)
     difference = replay.max_loss_difference
     yield _gauge(status, "replay_loss_difference_nats", "Largest change of a loss", difference)
+
+
+def _cadence_families(status: StatusDocument) -> Iterator[Metric]:
+    cadence = status.cadence
+    yield _gauge(status, "checkpoint_interval_steps", "Between two saves", cadence.interval_steps)
+    mtbf, count = cadence.mtbf_seconds, cadence.interruptions
+    yield _gauge(status, "mtbf_seconds", "Between interruptions, as reckoned with", mtbf)
+    yield _gauge(status, "interruptions", "That broke a round unasked", count)
+    total = status.stall_seconds
+    yield _gauge(status, "checkpoint_stall_sum_seconds", "Stall of all saves of the attempt", total)
+    if cadence.costs:
+        newest = cadence.costs[-1]
+        text = "The 10 steps after the newest measured save took longer by so much together"
+        yield _gauge(status, "checkpoint_dip_seconds", text, newest.dip_seconds)
+        text = "The newest measured save, until its manifest was written"
+        yield _gauge(status, "checkpoint_save_seconds", text, newest.save_seconds)
+    if (share := cadence.stall_share) is not None:
+        text = "Stall of a save, of the time between two"
+        yield _gauge(status, "checkpoint_stall_ratio", text, share)
 
 
 def _incident_families(status: StatusDocument) -> Iterator[Metric]:

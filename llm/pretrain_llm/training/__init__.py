@@ -8,7 +8,7 @@ titan          the adapter: RunConfig to torchtitan's Trainer, and its numbers t
 checkpointing  torchtitan's checkpoint manager, with manifests
 cpu            every difference between a CPU and an accelerator
 reporting      one worker's reports to its agent
-stopping       all ranks agree that one of them was asked to stop
+agreement      all ranks agree when to stop, and how often to save
 wandb_run      one W&B run for one run, over its restarts
 preload        what a fork server imports, so that workers start warm
 worker         the body of a worker process

@@ -38,6 +38,8 @@ class VerifiedCheckpoints(CheckpointManager):
         self._identity, self._policy = config.identity, config.policy
         self._group = dist.new_group(backend="gloo")
         self._at_step: int | None = None  # loaded from the volume or saved there last
+        self._saved_step = 0  # newest on the volume: from there auto counts
+        self._interval = config.policy.min_interval  # with auto, until another is agreed on
         self.restored_from = SCRATCH
         self._memory: MemoryTier | None = None
         if memory := config.policy.memory:
@@ -58,8 +60,8 @@ class VerifiedCheckpoints(CheckpointManager):
         """Not verified on the volume: what is there stays the truth, but this is newer."""
         if self._memory is None:
             return False
-        saved_step = newest_listed(Path(self.folder), self._group)
-        if not self._memory.can_load(saved_step, self._policy.keeps):
+        self._saved_step = newest_listed(Path(self.folder), self._group)
+        if not self._memory.can_load(self._saved_step, self._policy.keeps):
             return False
         states = self._states_to_load(model_only=False)
         self._memory.load(states)
@@ -72,8 +74,9 @@ class VerifiedCheckpoints(CheckpointManager):
             Path(self.folder), self._identity, self._group, _report_quarantined
         )
         if manifest is None:
+            self._saved_step = 0
             return False
-        self._at_step = manifest.step
+        self._at_step = self._saved_step = manifest.step
         self.restored_from = PERSISTENT
         return super()._load(manifest.step)
 
@@ -91,15 +94,25 @@ class VerifiedCheckpoints(CheckpointManager):
         begun = time.monotonic()
         if not super()._save(curr_step, last_step):
             return False
-        self._at_step = curr_step
+        self._at_step = self._saved_step = curr_step
         stall_seconds = time.monotonic() - begun
-        self._sealer.submit(Save(curr_step, self.save_future, stall_seconds))
+        self._sealer.submit(Save(curr_step, self.save_future, begun, stall_seconds))
         return True
 
     def _should_save(self, curr_step: int, last_step: bool = False) -> bool:
         if curr_step == 0:  # nothing is trained: only where the user wants the first weights
             return self._policy.keeps(0)
-        return super()._should_save(curr_step, last_step) or self._policy.keeps(curr_step)
+        return last_step or self._policy.keeps(curr_step) or self._is_due(curr_step)
+
+    def _is_due(self, step: int) -> bool:
+        if self._policy.interval is not None:
+            return step % self._policy.interval == 0
+        return step - self._saved_step >= self._interval
+
+    def pace(self, interval: int) -> None:
+        """All ranks have agreed on so many steps between two saves; 0: on none yet."""
+        if interval:
+            self._interval = interval
 
     def __del__(self) -> None:
         """Nothing: the parent closes here, and after an error that would wait for dead peers."""

@@ -41,6 +41,7 @@ from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, step_samples
 from ..errors import InputError
 from . import cpu, mesh
+from .agreement import Agreement
 from .checkpointing import VerifiedCheckpoints
 from .documents import document_positions
 from .inputs import Inputs, identity
@@ -48,7 +49,6 @@ from .loss import ZLoss
 from .optimizers import optimizers
 from .reporting import report
 from .skip_step import SkipStep
-from .stopping import StopAgreement
 
 
 class Trainer(torchtitan.trainer.Trainer):
@@ -68,28 +68,29 @@ class Trainer(torchtitan.trainer.Trainer):
 
     def init_distributed(self) -> ParallelDims:
         parallel_dims = super().init_distributed()
-        self._stop = StopAgreement(dist.new_group(backend="gloo"))
+        self._agreement = Agreement(dist.new_group(backend="gloo"))
         self._ready = False
         return parallel_dims
 
     def should_continue_training(self) -> bool:
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
-        if not self._ready:
-            self._ready = True
-            self._stop.listen()
+        is_first, self._ready = not self._ready, True
+        if is_first:
+            self._agreement.listen()
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
             report(restored=RestoredReport(self.step, time.time(), source))
-            if source != PERSISTENT:  # not on the volume, though it may be a step that should be
-                self.checkpointer.save(self.step)
-        asked_to_stop = self._stop.agreed()
+        agreed = self._agreement.agreed()
+        self.checkpointer.pace(agreed.interval)
+        if is_first and self.checkpointer.restored_from != PERSISTENT:
+            self.checkpointer.save(self.step)  # not on the volume, though it may have to be
         if not super().should_continue_training():
             # Ends train() here: what follows there only sleeps 2 s for the other ranks, and
             # closing the checkpoints waits for them.
             raise SystemExit(exit_codes.OK)
-        if asked_to_stop:
+        if agreed.stop:
             self._save_and_leave()
-        self._stop.post()
+        self._agreement.post()
         return True
 
     def forward_backward_step(self, **batch: Any) -> torch.Tensor:
@@ -346,7 +347,6 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
     return VerifiedCheckpoints.Config(
         enable=True,
         folder=str(run.layout.checkpoints),
-        interval=run.checkpoint.interval,
         async_mode="async",
         last_save_model_only=False,  # more training can go on from the last one
         initial_load_model_only=False,

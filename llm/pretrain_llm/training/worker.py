@@ -21,8 +21,8 @@ from ..contract import config, environment, meshes
 from ..contract.config import RunConfig
 from ..errors import DeviceMemoryError, InputError
 from . import cpu, mesh, preconditions, titan, wandb_run
+from .agreement import leave_at_once
 from .inputs import open_inputs
-from .stopping import leave_at_once
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a plain RuntimeError
 

@@ -91,6 +91,31 @@ class MemoryCheckpointStatus(ApiModel):
     problem: str | None = Field(None, description="Why no newer one has its copies.")
 
 
+class CadenceStatus(ApiModel):
+    """How often the run saves, and from what auto decides it."""
+
+    interval_steps: int = Field(description="Between two saves.")
+    stall_seconds: float | None = Field(None, description="Training stands still for a save.")
+    dip_seconds: float | None = Field(
+        None, description="The 10 steps after a save take longer, by so much together."
+    )
+    save_seconds: float | None = Field(None, description="A save takes, until it is verified.")
+    stall_share: float | None = Field(None, description="Of the time between two saves, 0 to 1.")
+    mtbf_seconds: float = Field(
+        description="Mean time between interruptions that is reckoned with."
+    )
+    interruptions: int = Field(description="Of the attempt.")
+
+
+class BlockingStatus(ApiModel):
+    """Saves that stall training for too long a share of the time between them."""
+
+    time: str
+    step: int
+    stall_share: float
+    enough_steps: int = Field(description="Shortest interval that would do.")
+
+
 class QuarantineStatus(ApiModel):
     step: int
     path: str
@@ -101,6 +126,10 @@ class QuarantineStatus(ApiModel):
 class Checkpoints(ApiModel):
     latest: CheckpointStatus | None = Field(None, description="Newest verified one.")
     memory: MemoryCheckpointStatus | None = Field(None, description="Newest one in memory.")
+    cadence: CadenceStatus | None = Field(None, description="How often the run saves.")
+    blocking: BlockingStatus | None = Field(
+        None, description="Since when saves stall training by more than 2 %; none: they do not."
+    )
     quarantined: tuple[QuarantineStatus, ...] = Field(
         (), description="Newest; damaged ones moved away."
     )
