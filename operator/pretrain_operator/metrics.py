@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
-from . import goodput
+from . import goodput, record
 from .api.status import RunStatus
 from .cache import RunKey
 from .conditions import PENDING, state
@@ -134,6 +134,7 @@ class Metrics:
                     family.add_metric(list(key), value)
             yield family
         yield from _time_families(runs, time.time())
+        yield from _incident_families(runs)
 
 
 def _time_families(runs: Mapping[RunKey, RunStatus], now: float) -> Iterator[Metric]:
@@ -158,6 +159,27 @@ def _time_families(runs: Mapping[RunKey, RunStatus], now: float) -> Iterator[Met
         for cause in goodput.CAUSES:
             badput.add_metric([*key, cause], training.badput_seconds.get(cause, 0.0))
     yield from (ratio, productive, badput)
+
+
+def _incident_families(runs: Mapping[RunKey, RunStatus]) -> Iterator[Metric]:
+    labels = ["namespace", "run"]
+    incidents = CounterMetricFamily(
+        "pretrain_run_incidents", "Incidents that are over.", labels=[*labels, "class"]
+    )
+    seconds = CounterMetricFamily(
+        "pretrain_run_recovery_seconds",
+        "From their faults to the next step.",
+        labels=[*labels, "phase"],
+    )
+    lost = CounterMetricFamily("pretrain_run_lost_steps", "Steps to be made again.", labels=labels)
+    for key, status in runs.items():
+        totals = record.totals(status)
+        for name, count in totals.classes.items():
+            incidents.add_metric([*key, name], count)
+        for phase in record.PHASES:
+            seconds.add_metric([*key, phase], totals.phase_seconds.get(phase, 0.0))
+        lost.add_metric(list(key), totals.steps_lost)
+    yield from (incidents, seconds, lost)
 
 
 def _value(status: RunStatus, path: str) -> float | None:

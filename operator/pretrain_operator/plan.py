@@ -7,7 +7,17 @@ it. The status is committed before anything is touched, so a crash in between co
 
 from __future__ import annotations
 
-from . import children, conditions, exclusion, goodput, progress, restarts, stages, summary
+from . import (
+    children,
+    conditions,
+    exclusion,
+    goodput,
+    progress,
+    record,
+    restarts,
+    stages,
+    summary,
+)
 from .api.status import RunStatus
 from .case import Case
 from .config import SpecError, run_config
@@ -63,6 +73,7 @@ def _shown(case: Case, status: RunStatus, settings: Settings, stop: Stop | None)
     status = summary.with_serving(case, status, settings)
     status = summary.with_conditions(case, status, stop)
     status = goodput.with_account(case, status)
+    status = record.with_settled(status)
     return stages.with_times(case, status)
 
 

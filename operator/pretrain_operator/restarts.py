@@ -17,9 +17,8 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
 
-from . import conditions, faults, node_facts, pod_facts
+from . import conditions, faults, node_facts, pod_facts, record
 from .api.status import (
-    MAX_INCIDENTS,
     Budgets,
     IncidentStatus,
     RunStatus,
@@ -211,7 +210,8 @@ def _refreshed(judged: Judged, incident: Incident, fault: Fault) -> Judged:
         return judged
     old = status.incidents[index]
     new = _entry(old.attempt, incident, fault)
-    if old.first_step_seconds is not None or new.fault_class == old.fault_class:
+    new = new.model_copy(update={"settled": old.settled})
+    if old.settled or new.fault_class == old.fault_class:
         new = new.model_copy(update={"fault_class": old.fault_class, "cause": old.cause})
         level = _level(old.level, incident)
         new = new.model_copy(update={"budget": old.budget, "level": level})
@@ -277,8 +277,7 @@ def _appended(status: RunStatus, entry: IncidentStatus, step: int) -> RunStatus:
             "total": budgets.total + (entry.budget != "None"),
         }
     )
-    incidents = (*status.incidents, entry)[-MAX_INCIDENTS:]
-    return status.model_copy(update={"incidents": incidents, "budgets": budgets})
+    return record.with_incident(status, entry).model_copy(update={"budgets": budgets})
 
 
 def _shifted(budgets: Budgets, old: faults.Budget, new: faults.Budget) -> Budgets:

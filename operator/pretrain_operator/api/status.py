@@ -162,6 +162,15 @@ class IncidentStatus(ApiModel):
     restored_from: str | None = Field(
         None, description="Memory, Peer (another node's copy), Persistent, or Scratch: nothing."
     )
+    settled: bool = Field(False, description="Over: its class stays, and it counts in metrics.")
+
+
+class IncidentTotals(ApiModel):
+    """Of incidents that are no longer listed."""
+
+    classes: dict[str, int] = Field({}, description="How many, by class.")
+    phase_seconds: dict[str, float] = Field({}, description="Their durations, by phase.")
+    steps_lost: int = 0
 
 
 class ExcludedNode(ApiModel):
@@ -232,6 +241,7 @@ class RunStatus(ApiModel):
         description="Of the coordinator whose rounds are counted; none: the attempt had no round.",
     )
     incidents: tuple[IncidentStatus, ...] = Field((), description="Newest, bounded.")
+    forgotten_incidents: IncidentTotals = IncidentTotals()
     excluded_nodes: tuple[ExcludedNode, ...] = Field(
         (), max_length=MAX_EXCLUDED_NODES, description="Nodes that faults led away from."
     )
