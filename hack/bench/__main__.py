@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -198,6 +199,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # takes the cluster down, too
     try:
         if not options.report:
             run(options)

@@ -83,6 +83,8 @@ def test_worker_reports_every_step_with_tokens_and_rates(volume: Path) -> None:
     assert last.loss != round(last.loss, 5)  # not what the log line shows
     assert last.gradient_norm
     assert last.mfu is None  # a CPU's peak is not known
+    saving = [(report.saving.step, report.saving.over) for report in reports if report.saving]
+    assert saving == [(2, False), (2, True), (3, False)]  # the last one is waited for
     stalls = [report.saved.stall_seconds for report in reports if report.saved]
     assert len(stalls) == 2
     assert all(0 < stall < 5 for stall in stalls)

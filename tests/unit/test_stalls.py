@@ -93,6 +93,23 @@ def test_round_that_saves_is_not_stalled() -> None:
     assert run.status.incidents == ()
 
 
+def test_round_that_has_staged_its_save_and_makes_no_step_is_stalled() -> None:
+    begun, over = (
+        AgentEvent(worker=WorkerReport(0, 1, saving=SavingReport(5, T0 + 1, over=is_over)))
+        for is_over in (False, True)
+    )
+    assert stalled(begun, over).incident.evidence == status.STALLED
+    assert stalled(over, begun).status.incidents == ()
+
+
+@pytest.mark.parametrize(("saved_step", "limit_seconds"), [(5, 8), (4, 100)])
+def test_end_of_a_save_counts_for_that_save_and_those_before_it(
+    saved_step: int, limit_seconds: float
+) -> None:
+    pace = stalls.stepping_on(replace(STEPPING, saving_step=5), saved_step, T0 + 1)
+    assert stalls.limit_seconds(PATIENCE, pace) == limit_seconds
+
+
 def test_round_of_a_coordinator_that_stood_still_is_not_stalled() -> None:
     run = Run()
     run.report("a", T0 + 1, step(5, T0 + 1))

@@ -37,10 +37,11 @@ class RestoredReport:
 
 @dataclass(frozen=True)
 class SavingReport:
-    """A checkpoint is begun: the next step may take longer."""
+    """A checkpoint is begun: the next step may take longer. `over`: steps go on beside the rest."""
 
     step: int
     time: float
+    over: bool = False
 
 
 @dataclass(frozen=True)

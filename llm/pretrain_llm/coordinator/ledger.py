@@ -209,9 +209,8 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Led
     if report.step:
         return _with_step(ledger, report.round, report.step, now)
     if saving := report.saving:
-        state = rounds.paced(
-            ledger.rounds, report.round, lambda pace: stalls.saving(pace, saving.step, now)
-        )
+        told = stalls.stepping_on if saving.over else stalls.saving
+        state = rounds.paced(ledger.rounds, report.round, lambda pace: told(pace, saving.step, now))
         return replace(ledger, rounds=state)
     if report.restored:
         recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)

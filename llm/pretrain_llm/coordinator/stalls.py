@@ -2,8 +2,9 @@
 
 A step may take `factor` times the median step, and at least the floor. Where no steps come for a
 good reason, another limit holds: while workers start, save a checkpoint, or close after the last
-step. A coordinator that takes over a running round knows none of its steps: until the next one,
-the round counts as starting.
+step. A save counts only for as long as steps stand still for it: its files are written beside them,
+and a hang must not hide behind that. A coordinator that takes over a running round knows none of
+its steps: until the next one, the round counts as starting.
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ def stepped(
 def saving(pace: Pace, step: int, now: float) -> Pace:
     """From the start of a save until a later step: reports of two ranks may overtake each other."""
     return replace(pace, moved_at=now, saving_step=max(pace.saving_step, step))
+
+
+def stepping_on(pace: Pace, step: int, now: float) -> Pace:
+    """The save of `step` stops the steps no longer."""
+    if step < pace.saving_step:
+        return pace
+    return replace(pace, moved_at=now, saving_step=0)
 
 
 def limit_seconds(patience: Patience, pace: Pace) -> float:

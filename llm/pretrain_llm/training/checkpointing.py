@@ -84,6 +84,8 @@ class VerifiedCheckpoints(CheckpointManager):
         is_saved = self._save_verified(curr_step, last_step)
         if self._memory and not last_step:  # the last step must be on the volume, and is
             self._memory.at_boundary(curr_step, self._flattened_model_states_sd)
+        if is_saved and not last_step and dist.get_rank() == 0:
+            report(saving=SavingReport(curr_step, time.time(), over=True))
         return is_saved
 
     def _save_verified(self, curr_step: int, last_step: bool) -> bool:
