@@ -1,6 +1,7 @@
 """Errors whose message is for the user of a run, and the exit code each one ends a pod with.
 
 RunError
+├── NonFiniteError      the loss or the gradient is no number         ERROR
 ├── InputError          the spec, or what it points to, is wrong      BAD_INPUT
 └── DeviceMemoryError   the device ran out of memory                  OUT_OF_MEMORY
 """
@@ -39,6 +40,17 @@ class InputError(RunError):
             value=str(self.value),
             remedy=self.remedy,
         )
+
+
+class NonFiniteError(RunError):
+    """The loss or the gradient norm of a step is no number."""
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+    def as_stage_error(self) -> StageError:
+        return StageError(str(self), type(self).__name__, self.exit_code, step=self.step)
 
 
 class DeviceMemoryError(RunError):

@@ -62,6 +62,7 @@ INVALID_SPEC = "InvalidSpec"
 BAD_INPUT = "BadInput"
 OUT_OF_MEMORY = "OutOfMemory"
 STORAGE_FULL = "StorageFull"
+LOSS_DIVERGED = "LossDiverged"
 DO_NOT_RESTART = "DoNotRestart"
 FAULT_BUDGET_SPENT = "FaultBudgetSpent"
 NO_PROGRESS = "NoProgress"
@@ -71,6 +72,7 @@ STOPPED = (
     BAD_INPUT,
     OUT_OF_MEMORY,
     STORAGE_FULL,
+    LOSS_DIVERGED,
     DO_NOT_RESTART,
     FAULT_BUDGET_SPENT,
     NO_PROGRESS,

@@ -15,6 +15,7 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    LOSS_SPIKE,
     MORE_NODES,
     STALLED,
     STOP_REQUESTED,
@@ -44,6 +45,7 @@ class Evidence:
     out_of_memory: bool = False  # the kernel's OOM killer
     message: str | None = None  # the program's own; of a stall, what its stacks say
     symptom: str | None = None  # contract.symptoms: what those words come to
+    rollbacks_spent: bool = False  # of a loss that went wrong: it went wrong too often
     steps_since_start: int | None = None  # by the broken round; None: unknown
     disruption: str | None = None  # why the pod was taken away; None: it was not
     disruption_words: str | None = None  # of whoever took it
@@ -118,6 +120,10 @@ _CRASHES = tuple(
 
 def _is_device_memory(seen: Evidence) -> bool:
     return seen.exit_code == exit_codes.OUT_OF_MEMORY or seen.symptom == symptoms.DEVICE_MEMORY
+
+
+def _is_loss(seen: Evidence) -> bool:
+    return seen.kind == LOSS_SPIKE or seen.symptom == symptoms.NON_FINITE
 
 
 def _has_lost_pod(seen: Evidence) -> bool:
@@ -201,11 +207,29 @@ TABLE = (
         "the pod's memory limit was exceeded",
     ),
     Row(
+        "LossDiverged",
+        lambda seen: _is_loss(seen) and seen.rollbacks_spent,
+        "Stop",
+        "Application",
+        "the loss went wrong once more than it may",
+        conditions.LOSS_DIVERGED,
+        "See the data of the skipped steps, and the loss before them. To go on, raise"
+        " spec.recovery.loss.maxRollbacks, and skipSteps to skip more; or start a run under another"
+        " name with a lower learningRate or gradientClipNorm.",
+    ),
+    Row(
         "NonFinite",
         _shows(symptoms.NON_FINITE),
         "WorkerRestart",
-        "Application",
+        "None",
         "the loss or the gradient was not finite",
+    ),
+    Row(
+        "LossSpike",
+        lambda seen: seen.kind == LOSS_SPIKE,
+        "WorkerRestart",
+        "None",
+        "the loss rose and stayed high",
     ),
     Row(
         "StorageFull",

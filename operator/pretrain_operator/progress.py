@@ -19,6 +19,7 @@ from .api.status import (
     MemoryCheckpointStatus,
     QuarantineStatus,
     RunStatus,
+    SkippedData,
     TimeAccount,
     TrainingStatus,
 )
@@ -71,6 +72,7 @@ def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingS
             else known.initial_loss,
             "nodes": in_round,
             "wanted_nodes": document.wanted_nodes,
+            "skipped_data": _skipped(known, document),
             "replayed_steps": max(known.replayed_steps, document.replay.steps),
             "replayed_max_loss_difference": max(
                 known.replayed_max_loss_difference,
@@ -78,6 +80,13 @@ def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingS
             ),
         }
     )
+
+
+def _skipped(known: TrainingStatus, document: StatusDocument) -> tuple[SkippedData, ...]:
+    told = document.skipped.ranges
+    if len(told) <= len(known.skipped_data):
+        return known.skipped_data
+    return tuple(SkippedData(first=item.first, end=item.end) for item in told)
 
 
 def _figures_of(progress: Progress) -> dict[str, float | int | None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.reports import FaultReport
-from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
+from pretrain_llm.contract.status import STALLED, Incident, Rollback, StatusDocument
 
 from . import conditions, faults, node_facts, pod_facts, record
 from .api.status import (
@@ -121,7 +121,7 @@ def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
 
 def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evidence:
     """What the coordinator, the pod and the node say of one incident."""
-    first = incident.first_fault
+    first, rollback = incident.first_fault, incident.rollback
     node = case.observed.nodes.get(incident.node or "")
     pod = case.observed.get("Pod", incident.agent) if incident.agent else None
     ended = pod_facts.termination(pod) if pod is not None else None
@@ -130,8 +130,9 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
         signal=first.signal if first else None,
         out_of_memory=bool((first and first.out_of_memory) or (ended and ended.out_of_memory)),
-        message=_own_words(first) if first else _stall_words(incident),
+        message=_words(incident),
         symptom=_symptom(first) if first else None,
+        rollbacks_spent=rollback is not None and rollback.skipped is None,
         steps_since_start=_steps_since_start(incident, previous),
         disruption=pod_facts.disruption(pod) if pod is not None else None,
         disruption_words=pod_facts.disruption_words(pod) if pod is not None else None,
@@ -150,6 +151,24 @@ def _rank(incident: Incident) -> int | None:
     if incident.first_fault is not None:
         return incident.first_fault.rank
     return incident.suspects[0].rank if incident.suspects else None
+
+
+def _words(incident: Incident) -> str | None:
+    first = incident.first_fault
+    said = _own_words(first) if first else _stall_words(incident)
+    return "; ".join(filter(None, (said, _rollback_words(incident.rollback)))) or None
+
+
+def _rollback_words(rollback: Rollback | None) -> str:
+    if rollback is None:
+        return ""
+    if rollback.skipped is None:
+        return f"wrong from step {rollback.onset}; all rollbacks are spent"
+    skipped = rollback.skipped
+    return (
+        f"wrong from step {rollback.onset}; back to before step {rollback.first}, without the"
+        f" batches of data steps {skipped.first} to {skipped.end - 1}"
+    )
 
 
 def _own_words(fault: FaultReport) -> str | None:

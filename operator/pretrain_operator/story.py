@@ -104,7 +104,7 @@ def _seconds(incident: IncidentStatus) -> float:
 
 def _checkpoints(status: RunStatus) -> Iterator[Event]:
     for entry in status.checkpoints.quarantined:
-        text = f"checkpoint of step {entry.step} is damaged ({entry.reason}); moved to {entry.path}"
+        text = f"checkpoint of step {entry.step} was moved to {entry.path}: {entry.reason}"
         time = epoch_seconds(entry.time)
         yield Event(
             f"Quarantine-{entry.step}-{entry.time}", "Warning", "CheckpointQuarantined", text, time

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.stateful import Stateful
 from pretrain_llm.checkpoints import generations
 from pretrain_llm.checkpoints.selection import Identity
 from pretrain_llm.contract import environment
+from pretrain_llm.contract.data_steps import DataSteps, SkippedData
 from pretrain_llm.contract.memory import Generation
 from pretrain_llm.training import memory
 from pretrain_llm.training.memory import MemoryTier, ShardMismatchError
@@ -100,6 +101,13 @@ def tier(identity: Identity = IDENTITY, mesh: tuple[int, ...] = (1, 1, 1, 1)) ->
     return MemoryTier(5, identity, mesh)
 
 
+def skipping(first: int, end: int) -> MemoryTier:
+    """After a rollback that came after the offer was made."""
+    found = tier()
+    found.skipped = SkippedData((DataSteps(first, end),))
+    return found
+
+
 def offer(root: Path) -> Path:
     """What an agent that sealed AT has; the worker's file."""
     place = generations.folder(root, AT, 0)
@@ -118,6 +126,8 @@ def offer(root: Path) -> Path:
         (10, (10, 20), tier, ""),
         (10, (15,), tier, "step 15 is to be kept on the volume"),
         (0, (), lambda: tier(replace(IDENTITY, data_digest="other")), "of another data_digest"),
+        (0, (), lambda: skipping(18, 19), "batches that are skipped since"),
+        (0, (), lambda: skipping(20, 22), ""),
         (0, (), lambda: tier(mesh=(2, 1, 1, 1)), "of another mesh"),
     ],
 )

@@ -12,6 +12,7 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.status import (
     AGENT_RESTARTED,
     LEASE_EXPIRED,
+    LOSS_SPIKE,
     MORE_NODES,
     STALLED,
     STOP_REQUESTED,
@@ -125,6 +126,14 @@ ROWS = [
         Evidence(STALLED, node_problem="SysLogsGPUFallenOff: GPU 3"),
         "WorkerRestart",
         "Infrastructure",
+    ),
+    ("LossSpike", Evidence(LOSS_SPIKE), "WorkerRestart", "None"),
+    ("LossDiverged", Evidence(LOSS_SPIKE, rollbacks_spent=True), "Stop", "Application"),
+    (
+        "LossDiverged",
+        Evidence(WORKER_EXIT, symptom=symptoms.NON_FINITE, rollbacks_spent=True),
+        "Stop",
+        "Application",
     ),
     ("Hang", Evidence(STALLED), "WorkerRestart", "Application"),
     (

@@ -29,7 +29,7 @@ from torch.distributed.elastic.agent.server.api import (
     WorkerState,
 )
 
-from ..contract import environment, exit_codes, protocol
+from ..contract import codec, environment, exit_codes, protocol
 from ..contract.protocol import AgentEvent
 from ..contract.results import StageError
 from . import stacks
@@ -88,6 +88,7 @@ class Agent(SimpleElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         number, memory = self._link.standing.round, self._memory_variables(worker_group)
+        skipped = codec.to_json(self._link.view.carried.skipped)
         launches = [
             Launch(
                 rank=worker.global_rank,
@@ -95,6 +96,7 @@ class Agent(SimpleElasticAgent):
                 function=self._settings.worker,
                 variables={
                     **worker_variables(self._settings, worker_group, worker, number),
+                    environment.SKIPPED: skipped,
                     **memory,
                 },
             )

@@ -62,6 +62,7 @@ class Ending:
             out_of_memory=self.out_of_memory,
             error_kind=self.error.kind if self.error else None,
             error_message=str(self.error) if self.error else None,
+            step=self.error.step if self.error else None,
             symptom=told.symptom,
             stderr=told.lines,
         )

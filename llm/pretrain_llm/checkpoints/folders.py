@@ -22,11 +22,13 @@ from pathlib import Path
 from .. import artifacts
 from ..contract import codec
 from ..contract.config import CheckpointConfig
+from ..contract.data_steps import SkippedData
 from ..contract.layout import MANIFEST
 from ..contract.manifests import CheckpointManifest, FileEntry
 from .selection import Found, abandoned, superseded
 
 REASON = "quarantined.txt"
+SKIPPED = "skipped.json"
 
 _STEP = re.compile(r"step-(\d+)")
 _RANK = re.compile(r"__(\d+)_")  # DCP names a rank's files __<rank>_<number>.distcp
@@ -81,6 +83,19 @@ def write_manifest(root: Path, manifest: CheckpointManifest) -> None:
     artifacts.write_atomically(path, codec.to_json(manifest))
 
 
+def read_skipped(root: Path) -> SkippedData:
+    """Raises codec.DecodeError."""
+    try:
+        return codec.from_json(SkippedData, (root / SKIPPED).read_bytes())
+    except FileNotFoundError:
+        return SkippedData()
+
+
+def write_skipped(root: Path, skipped: SkippedData) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    artifacts.write_atomically(root / SKIPPED, codec.to_json(skipped))
+
+
 def remove(root: Path, step: int) -> None:
     folder = step_folder(root, step)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -111,7 +126,7 @@ def quarantine(root: Path, step: int, reason: str) -> Path:
     target = next(path for path in _quarantine_names(root, step) if not path.exists())
     target.parent.mkdir(exist_ok=True)
     folder.rename(target)
-    logger.error("step %d is damaged (%s): moved to %s", step, reason, target)
+    logger.error("step %d cannot be gone on from (%s): moved to %s", step, reason, target)
     return target
 
 

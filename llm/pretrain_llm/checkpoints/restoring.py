@@ -7,27 +7,51 @@ Verification costs each rank the reading of one share, about what it is going to
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch.distributed as dist
 
 from .. import artifacts
+from ..contract import codec, environment
+from ..contract.data_steps import SkippedData
 from ..contract.manifests import CheckpointManifest
 from . import folders
-from .selection import Found, Identity, newest_whole, share
+from .selection import Found, Identity, newest_whole, other_history, share
 
 OnQuarantine = Callable[[int, str, Path], None]  # step, reason, where it is now
 
 logger = logging.getLogger(__name__)
 
 
+def agreed_skips(root: Path, group: dist.ProcessGroup) -> SkippedData:
+    """What is never trained, on every rank: what the volume has, or the coordinator newly decided.
+
+    On the volume before anything follows from it, so that it outlives every process.
+    """
+    agreed: list[SkippedData] = [SkippedData()]
+    if dist.get_rank(group) == 0:
+        known = folders.read_skipped(root)
+        told = codec.from_json(SkippedData, os.environ.get(environment.SKIPPED, "{}"))
+        agreed = [known.newer(told)]
+        if agreed[0] != known:
+            folders.write_skipped(root, agreed[0])
+    dist.broadcast_object_list(agreed, src=0, group=group)
+    return agreed[0]
+
+
 def newest_verified(
-    root: Path, identity: Identity, group: dist.ProcessGroup, on_quarantine: OnQuarantine
+    root: Path,
+    identity: Identity,
+    skipped: SkippedData,
+    group: dist.ProcessGroup,
+    on_quarantine: OnQuarantine,
 ) -> CheckpointManifest | None:
     """The checkpoint to go on from; None: start from scratch. Every rank calls it.
 
-    Damaged ones are moved away, newest first, until one verifies; older ones are not looked at.
+    Damaged ones, and those that trained on data that is `skipped` since, are moved away, newest
+    first, until one verifies; older ones are not looked at.
     Raises InputError on every rank where the checkpoints are not this run's.
     """
 
@@ -39,7 +63,7 @@ def newest_verified(
         _scan(root, group),
         identity,
         str(root),
-        damage=lambda manifest: _damage(root, manifest, group),
+        damage=lambda manifest: other_history(manifest, skipped) or _damage(root, manifest, group),
         set_aside=set_aside,
     )
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from ..contract.config import CheckpointConfig
+from ..contract.data_steps import SkippedData
 from ..contract.manifests import CheckpointManifest, FileEntry
 from ..contract.reports import SavedReport
 from . import folders
@@ -51,6 +52,7 @@ class Sealer:
         """`group`: gloo over all ranks, used by nobody else once saves are submitted."""
         self._root, self._identity, self._policy = root, identity, policy
         self._versions, self._group, self._on_saved = versions, group, on_saved
+        self.skipped = SkippedData()  # that the saved steps have passed, or will come to
         self._saves: queue.Queue[Save] = queue.Queue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="sealer", daemon=True)
@@ -117,6 +119,7 @@ class Sealer:
             saved_at=time.time(),
             versions=self._versions,
             files=files,
+            skipped=self.skipped,
         )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..contract.config import CheckpointConfig
+from ..contract.data_steps import SkippedData
 from ..contract.manifests import CheckpointManifest, FileEntry
 from ..errors import InputError
 
+OTHER_HISTORY = "it was trained on batches that are skipped since the loss went wrong"
 MIN_KEPT = 1  # never delete the only verified checkpoint
 
 
@@ -79,6 +81,13 @@ def newest_whole(
         elif item.damage is not None:
             set_aside(item.step, item.damage)
     return None
+
+
+def other_history(manifest: CheckpointManifest, skipped: SkippedData) -> str | None:
+    """Why training cannot go on from a checkpoint: it was trained on data that is skipped since."""
+    if manifest.skipped.agrees(skipped, manifest.step):
+        return None
+    return OTHER_HISTORY
 
 
 def superseded(verified: Collection[int], policy: CheckpointConfig) -> tuple[int, ...]:

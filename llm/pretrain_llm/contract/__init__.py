@@ -10,6 +10,7 @@ reports       what workers and agents report
 memory        checkpoints in the memory of the training pods
 protocol      how an agent and its coordinator talk
 status        the document that the coordinator serves to the operator
+data_steps    which batch each step trains on, and which are skipped
 symptoms      what a program's own words say of why it failed
 results       what a finished or failed stage leaves in its termination message
 manifests     which files make up a checkpoint or an artifact

@@ -28,6 +28,7 @@ ROUND = "PRETRAIN_ROUND"
 RESTORE = "PRETRAIN_RESTORE"  # contract.memory.Generation that is in this node's memory
 RESTORE_SOURCE = "PRETRAIN_RESTORE_SOURCE"  # how it came there: reports.MEMORY | PEER
 INTERVAL_FILE = "PRETRAIN_INTERVAL_FILE"  # with the steps between two saves, as they change
+SKIPPED = "PRETRAIN_SKIPPED"  # contract.data_steps.SkippedData, as the coordinator has it
 
 CONFIG_PATH = "/etc/pretrain/run.json"
 TERMINATION_LOG_PATH = "/dev/termination-log"

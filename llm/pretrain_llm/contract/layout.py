@@ -3,6 +3,7 @@
 <volume>/<run>/data/            shards, held-out split, manifest
 <volume>/<run>/tokenizer/       tokenizer.json, tokenizer_config.json
 <volume>/<run>/checkpoints/     step-N/ with manifest.json written last; quarantine/
+<volume>/<run>/checkpoints/skipped.json   data steps that are never trained
 <volume>/<run>/export/step-N/   Hugging Face directory
 <volume>/<run>/post/<name>/     Hugging Face directory of one post-training stage
 <volume>/<run>/logs/            metrics, W&B files, wandb-id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .data_steps import SkippedData
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -18,7 +20,7 @@ class CheckpointManifest:
 
     step: int
     tokens: int  # trained so far
-    samples: int  # sequences consumed: the data position
+    samples: int  # sequences consumed: with `skipped`, the data position
     world_size: int
     model_fingerprint: str
     tokenizer_fingerprint: str
@@ -27,6 +29,7 @@ class CheckpointManifest:
     saved_at: float  # seconds since the epoch
     versions: dict[str, str]
     files: tuple[FileEntry, ...]
+    skipped: SkippedData = field(default_factory=SkippedData)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .data_steps import SkippedData
 from .intervals import Cadence
 from .memory import MemoryStanding, MemoryView
 from .reports import FaultReport, SavedReport, StackReport, StepReport, WorkerReport
@@ -53,6 +54,7 @@ class Carried:
     latest_checkpoint: SavedReport | None = None
     stall_seconds: float = 0.0
     cadence: Cadence = field(default_factory=Cadence)
+    skipped: SkippedData = field(default_factory=SkippedData)
 
 
 @dataclass(frozen=True)

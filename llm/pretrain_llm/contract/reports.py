@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .data_steps import SkippedData
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class RestoredReport:
     step: int
     time: float
     source: str = PERSISTENT
+    skipped: SkippedData = field(default_factory=SkippedData)  # as the run's volume has it
 
 
 @dataclass(frozen=True)
@@ -113,5 +116,6 @@ class FaultReport:
     out_of_memory: bool = False  # the kernel's OOM killer, from the memory cgroup's counter
     error_kind: str | None = None
     error_message: str | None = None
+    step: int | None = None  # in which it failed, where its error says so
     symptom: str | None = None  # symptoms.TABLE, by its error and the end of its stderr
     stderr: tuple[str, ...] = ()  # the lines that say so, bounded; nothing else of it is sent

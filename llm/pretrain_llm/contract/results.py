@@ -31,6 +31,7 @@ class StageError:
     field: str | None = None
     value: str | None = None
     remedy: str | None = None
+    step: int | None = None  # of training, in which it happened
 
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .data_steps import DataSteps, SkippedData
 from .intervals import Cadence
 from .reports import FaultReport, QuarantinedReport, SavedReport
 
@@ -15,9 +16,18 @@ WORKER_EXIT = "WorkerExit"
 LEASE_EXPIRED = "LeaseExpired"
 AGENT_RESTARTED = "AgentRestarted"
 STALLED = "Stalled"  # all agents answer, and no step comes
+LOSS_SPIKE = "LossSpike"
 STOP_REQUESTED = "StopRequested"  # drain, preemption, suspension: no fault of the run
 MORE_NODES = "MoreNodes"  # the round had shrunk, and nodes are back: no fault either
-EVIDENCE = (WORKER_EXIT, LEASE_EXPIRED, AGENT_RESTARTED, STALLED, STOP_REQUESTED, MORE_NODES)
+EVIDENCE = (
+    WORKER_EXIT,
+    LEASE_EXPIRED,
+    AGENT_RESTARTED,
+    STALLED,
+    LOSS_SPIKE,
+    STOP_REQUESTED,
+    MORE_NODES,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,15 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """What was decided about a loss that spiked or was not finite."""
+
+    onset: int  # the first step that went wrong
+    first: int | None = None  # the first step that trains on other data now
+    skipped: DataSteps | None = None  # None: spec.recovery.loss.maxRollbacks were spent
+
+
+@dataclass(frozen=True)
 class Incident:
     """One broken round and its recovery.
 
@@ -97,6 +116,7 @@ class Incident:
     first_fault: FaultReport | None = None  # the earliest genuine failure
     suspects: tuple[Suspicion, ...] = ()  # of a stall, bounded
     stacks_path: str | None = None  # folder with the stacks of a stalled round's workers
+    rollback: Rollback | None = None  # of a loss that went wrong
     echoes: int = 0  # workers that ended because the first one did
     last_step: int = 0  # reached before the fault
     detect_seconds: float | None = None
@@ -139,5 +159,6 @@ class StatusDocument:
     stall_seconds: float = 0.0  # of all saves of the attempt, but for the one after the last step
     cadence: Cadence = field(default_factory=Cadence)
     quarantined: tuple[QuarantinedReport, ...] = ()
+    skipped: SkippedData = field(default_factory=SkippedData)
     incidents: tuple[Incident, ...] = ()  # oldest first, bounded
     finished: bool = False  # all agents of the round left after the last step

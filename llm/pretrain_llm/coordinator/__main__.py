@@ -19,6 +19,7 @@ from types import FrameType
 from ..contract import codec, config, environment, exit_codes, meshes
 from . import cadence, ledger
 from .ledger import Identity
+from .rollbacks import LossPolicy
 from .rounds import Policy
 from .server import Coordinator, Server
 from .stalls import Patience
@@ -33,6 +34,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stall-factor", type=float, default=Patience.factor)
     parser.add_argument("--stall-floor-seconds", type=float, default=Patience.floor_seconds)
     parser.add_argument("--stall-quiet-seconds", type=float, default=Patience.quiet_seconds)
+    parser.add_argument("--spike-factor", type=float, default=LossPolicy.spike_factor)
+    parser.add_argument("--spike-window-steps", type=int, default=LossPolicy.window_steps)
+    parser.add_argument("--spike-steps", type=int, default=LossPolicy.spike_steps)
+    parser.add_argument("--skip-steps", type=int, default=LossPolicy.skip_steps)
+    parser.add_argument("--max-rollbacks", type=int, default=LossPolicy.max_rollbacks)
     return parser.parse_args(argv)
 
 
@@ -61,7 +67,14 @@ def main() -> int:
 
     devices = run.nodes.count * run.nodes.devices_per_node
     rhythm = cadence.initial(run.checkpoint, devices)
-    opened = ledger.opened(identity, policy, time.time(), rhythm)
+    loss_policy = LossPolicy(
+        options.spike_factor,
+        options.spike_window_steps,
+        options.spike_steps,
+        options.skip_steps,
+        options.max_rollbacks,
+    )
+    opened = ledger.opened(identity, policy, time.time(), rhythm, loss_policy)
     serve(Coordinator(opened, RoundStore(options.store_port).renew), options.http_port)
     return exit_codes.OK
 

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from ..contract import exit_codes, status, symptoms
 from ..contract.reports import PEER, FaultReport, RestoredReport, StackReport, StepReport
-from ..contract.status import Incident
+from ..contract.status import Incident, Rollback
 from . import suspects
 from .rounds import Agent, Break, Round
 
@@ -95,6 +95,23 @@ def with_stack(
         else r
         for r in recoveries
     )
+
+
+def with_rollback(
+    recoveries: tuple[Recovery, ...], round_number: int, rollback: Rollback
+) -> tuple[Recovery, ...]:
+    return tuple(
+        replace(r, incident=replace(r.incident, rollback=rollback))
+        if r.incident.round == round_number
+        else r
+        for r in recoveries
+    )
+
+
+def rolled_back_to(recoveries: tuple[Recovery, ...], round_number: int) -> int | None:
+    """The first step of the round that is undone; None: none is."""
+    found = (r.incident.rollback for r in recoveries if r.incident.round == round_number)
+    return next((rollback.first for rollback in found if rollback), None)
 
 
 def shown(recovery: Recovery) -> Incident:

@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..contract import symptoms
 from ..contract.config import CheckpointConfig
+from ..contract.data_steps import SkippedData
 from ..contract.memory import Generation, MemoryStanding, Restore
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
 from ..contract.reports import MemorySavedReport, QuarantinedReport, StepReport, WorkerReport
 from ..contract.status import (
     LEASE_EXPIRED,
+    LOSS_SPIKE,
     MORE_NODES,
     STALLED,
     STOP_REQUESTED,
     MemoryCheckpoint,
     StatusDocument,
 )
-from . import cadence, incidents, memory, progress, rounds, saved, stalls
+from . import cadence, incidents, memory, progress, rollbacks, rounds, saved, stalls
 from .cadence import Rhythm
 from .incidents import Recovery
 from .progress import Trained
+from .rollbacks import LossPolicy
 from .rounds import Break, Policy, State
 from .saved import Saved
 
@@ -44,10 +48,12 @@ class Identity:
 class Ledger:
     identity: Identity
     rounds: State
+    loss_policy: LossPolicy = field(default_factory=LossPolicy)
     recoveries: tuple[Recovery, ...] = ()
     trained: Trained = field(default_factory=Trained)
     rhythm: Rhythm = UNHURRIED
     saved: Saved = ()
+    skipped: SkippedData = field(default_factory=SkippedData)
     quarantined: tuple[QuarantinedReport, ...] = ()
     acknowledged: Mapping[str, int] = field(default_factory=dict)  # by incarnation
     memory: Mapping[str, MemoryStanding] = field(default_factory=dict)  # by agent
@@ -57,8 +63,15 @@ class Ledger:
     revision: int = 0
 
 
-def opened(identity: Identity, policy: Policy, now: float, rhythm: Rhythm = UNHURRIED) -> Ledger:
-    return Ledger(identity, rounds.initial(policy, now), rhythm=rhythm)
+def opened(
+    identity: Identity,
+    policy: Policy,
+    now: float,
+    rhythm: Rhythm = UNHURRIED,
+    loss_policy: LossPolicy | None = None,
+) -> Ledger:
+    state = rounds.initial(policy, now)
+    return Ledger(identity, state, loss_policy or LossPolicy(), rhythm=rhythm)
 
 
 def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
@@ -71,6 +84,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
         trained=progress.reminded(ledger.trained, report.carried),
         rhythm=cadence.reminded(ledger.rhythm, report.carried.cadence),
         saved=saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined),
+        skipped=ledger.skipped.newer(report.carried.skipped),
         rounds=rounds.stepped(
             rounds.reported(ledger.rounds, report, now), report.carried.highest_step
         ),
@@ -111,7 +125,7 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         waiting_for=ledger.rounds.waiting_for,
         acknowledged=ledger.acknowledged.get(incarnation, 0) if incarnation else 0,
         carried=replace(
-            progress.carried(ledger.trained, saved.latest(ledger.saved)),
+            progress.carried(ledger.trained, saved.latest(ledger.saved), ledger.skipped),
             cadence=ledger.rhythm.cadence,
         ),
         memory=memory.view(
@@ -141,6 +155,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         stall_seconds=ledger.trained.stall_seconds,
         cadence=ledger.rhythm.cadence,
         quarantined=ledger.quarantined,
+        skipped=ledger.skipped,
         incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
     )
@@ -202,7 +217,11 @@ def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) 
     state = rounds.faulted(ledger.rounds, agent_name, fault.round, now, is_echo=is_echo)
     after = _with_incident(replace(ledger, rounds=state))
     agent = after.rounds.agents[agent_name]
-    return replace(after, recoveries=incidents.with_fault(after.recoveries, fault, agent))
+    after = replace(after, recoveries=incidents.with_fault(after.recoveries, fault, agent))
+    if fault.symptom != symptoms.NON_FINITE:
+        return after
+    step = fault.step or (ledger.trained.latest.step + 1 if ledger.trained.latest else 1)
+    return _rolled_back(after, fault.round, onset=step, seen_at=step)
 
 
 def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Ledger:
@@ -216,7 +235,8 @@ def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Led
         recoveries = incidents.with_restored(ledger.recoveries, report.round, report.restored)
         known = saved.with_restored(ledger.saved, report.restored)
         rhythm = cadence.restarted(ledger.rhythm)
-        return replace(ledger, recoveries=recoveries, saved=known, rhythm=rhythm)
+        skipped = ledger.skipped.newer(report.restored.skipped)
+        return replace(ledger, recoveries=recoveries, saved=known, rhythm=rhythm, skipped=skipped)
     if report.saved:
         known = saved.with_saved(ledger.saved, report.saved, ledger.quarantined)
         total_steps = ledger.identity.total_steps
@@ -240,6 +260,9 @@ def _with_memory_saved(ledger: Ledger, told: MemorySavedReport) -> Ledger:
 
 def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) -> Ledger:
     trained = progress.stepped(ledger.trained, step)
+    first = incidents.rolled_back_to(ledger.recoveries, round_number)
+    if first is not None:  # told late: its round went back to before that step
+        trained = progress.rolled_back(trained, first)
     median_seconds = progress.median_step_seconds(trained)
     is_last = step.step >= ledger.identity.total_steps
     state = rounds.paced(
@@ -249,7 +272,40 @@ def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) 
     )
     recoveries = incidents.with_step(ledger.recoveries, round_number, step)
     rhythm = cadence.stepped(ledger.rhythm, step)
-    return replace(ledger, trained=trained, rounds=state, recoveries=recoveries, rhythm=rhythm)
+    after = replace(ledger, trained=trained, rounds=state, recoveries=recoveries, rhythm=rhythm)
+    return _without_spike(after, round_number, step.step, now)
+
+
+def _without_spike(ledger: Ledger, round_number: int, step: int, now: float) -> Ledger:
+    """With the round broken where its loss has spiked."""
+    current = ledger.rounds.round
+    if current is None or current.broken or current.number != round_number:
+        return ledger
+    onset = rollbacks.spike_onset(ledger.loss_policy, ledger.trained.losses, step)
+    if onset is None:
+        return ledger
+    state = rounds.broken(ledger.rounds, Break(now, LOSS_SPIKE))
+    after = _with_incident(replace(ledger, rounds=state))
+    return _rolled_back(after, round_number, onset=onset, seen_at=step)
+
+
+def _rolled_back(ledger: Ledger, round_number: int, *, onset: int, seen_at: int) -> Ledger:
+    """With the batches skipped that made the loss of a round go wrong, once for all its workers."""
+    last = ledger.recoveries[-1].incident if ledger.recoveries else None
+    if last is None or last.round != round_number or last.rollback is not None:
+        return ledger
+    steps = (report.step for report in ledger.saved)
+    decided = rollbacks.rollback(ledger.loss_policy, ledger.skipped, steps, onset, seen_at)
+    after = replace(
+        ledger, recoveries=incidents.with_rollback(ledger.recoveries, round_number, decided)
+    )
+    if decided.skipped is None or decided.first is None:
+        return after
+    return replace(
+        after,
+        skipped=ledger.skipped.with_rollback(decided.skipped),
+        trained=progress.rolled_back(ledger.trained, decided.first),
+    )
 
 
 def _settled(before: Ledger, after: Ledger, now: float) -> Ledger:

@@ -77,6 +77,8 @@ def _progress_families(status: StatusDocument) -> Iterator[Metric]:
         yield _gauge(status, "memory_checkpoint_bytes", "Its size, without copies", held.bytes)
         yield _gauge(status, "memory_checkpoint_stall_seconds", "Stall of the newest", stall)
     yield from _cadence_families(status)
+    skipped = status.skipped.ranges
+    yield _gauge(status, "rollbacks", "Times that a bad loss was rolled back", len(skipped))
     replay = status.replay
     yield _gauge(status, "replayed_steps", "Steps that were run again", replay.steps)
     difference = replay.max_loss_difference

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..contract.data_steps import SkippedData
 from ..contract.protocol import Carried
 from ..contract.reports import SavedReport, StepReport
 from ..contract.status import FirstStep, Progress, Replay
@@ -69,7 +70,7 @@ def reminded(trained: Trained, carried: Carried) -> Trained:
     )
 
 
-def carried(trained: Trained, checkpoint: SavedReport | None) -> Carried:
+def carried(trained: Trained, checkpoint: SavedReport | None, skipped: SkippedData) -> Carried:
     return Carried(
         initial_loss=trained.initial_loss,
         highest_step=trained.highest_step,
@@ -77,7 +78,14 @@ def carried(trained: Trained, checkpoint: SavedReport | None) -> Carried:
         latest_step=trained.latest,
         latest_checkpoint=checkpoint,
         stall_seconds=trained.stall_seconds,
+        skipped=skipped,
     )
+
+
+def rolled_back(trained: Trained, first: int) -> Trained:
+    """From step `first` on other data will be trained: those losses are none to compare with."""
+    losses = {step: loss for step, loss in trained.losses.items() if step < first}
+    return replace(trained, losses=losses)
 
 
 def first_step(trained: Trained) -> FirstStep | None:

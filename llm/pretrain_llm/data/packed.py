@@ -117,7 +117,7 @@ def check_one_sample(train_tokens: int, sequence_length: int, source: str = "") 
 
 
 def step_samples(step: int, *, global_batch_size: int, dp_rank: int, dp_size: int) -> range:
-    """Positions that one data-parallel rank trains in the step after `step` finished ones.
+    """Positions that one data-parallel rank trains in data step `step` (contract.data_steps).
 
     The ranks' ranges, in order of rank, make up the global batch whatever `dp_size` is. Successive
     slices of the local batch size are the micro-batches of gradient accumulation.

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torchtitan.components.checkpoint import MODEL, CheckpointManager
+from torchtitan.components.checkpoint import DATALOADER, MODEL, CheckpointManager
 
-from ..checkpoints.restoring import newest_listed, newest_verified
+from ..checkpoints.restoring import agreed_skips, newest_listed, newest_verified
 from ..checkpoints.sealing import Save, Sealer
 from ..checkpoints.selection import Identity
 from ..contract.config import CheckpointConfig
+from ..contract.data_steps import SkippedData
 from ..contract.reports import PERSISTENT, SCRATCH, QuarantinedReport, SavedReport, SavingReport
 from .memory import MemoryTier
 from .reporting import report
@@ -54,12 +55,16 @@ class VerifiedCheckpoints(CheckpointManager):
         )
 
     def _load(self, step: int = -1) -> bool:  # noqa: ARG002  the newest, always
-        return self._load_memory() or self._load_verified()
+        skipped = agreed_skips(Path(self.folder), self._group)
+        self._sealer.skipped = skipped
+        self.states[DATALOADER].skip(skipped)
+        return self._load_memory(skipped) or self._load_verified(skipped)
 
-    def _load_memory(self) -> bool:
+    def _load_memory(self, skipped: SkippedData) -> bool:
         """Not verified on the volume: what is there stays the truth, but this is newer."""
         if self._memory is None:
             return False
+        self._memory.skipped = skipped
         self._saved_step = newest_listed(Path(self.folder), self._group)
         if not self._memory.can_load(self._saved_step, self._policy.keeps):
             return False
@@ -69,9 +74,9 @@ class VerifiedCheckpoints(CheckpointManager):
         self.restored_from = self._memory.source
         return True
 
-    def _load_verified(self) -> bool:
+    def _load_verified(self, skipped: SkippedData) -> bool:
         manifest = newest_verified(
-            Path(self.folder), self._identity, self._group, _report_quarantined
+            Path(self.folder), self._identity, skipped, self._group, _report_quarantined
         )
         if manifest is None:
             self._saved_step = 0

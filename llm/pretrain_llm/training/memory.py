@@ -27,8 +27,9 @@ from torch.distributed.tensor import DTensor
 
 from .. import artifacts
 from ..checkpoints import generations
-from ..checkpoints.selection import Identity
-from ..contract import environment
+from ..checkpoints.selection import OTHER_HISTORY, Identity
+from ..contract import codec, environment
+from ..contract.data_steps import SkippedData
 from ..contract.memory import Generation, parsed
 from ..contract.reports import MEMORY, MemorySavedReport
 from .reporting import report
@@ -76,6 +77,7 @@ class MemoryTier:
         self._interval = interval
         self._place = place()
         self._origin = {**asdict(identity), "mesh": list(mesh), "rank": dist.get_rank()}
+        self.skipped = SkippedData()  # as of now
         self._group = dist.new_group(backend="gloo")
         self._full = torch.zeros(1, dtype=torch.int32)
         self._posted: dist.Work | None = None
@@ -120,7 +122,8 @@ class MemoryTier:
         )
         try:
             shards.mkdir(parents=True, exist_ok=True)
-            size = write(shards, self._place.local_rank, states, self._origin, step)
+            origin = {**self._origin, "skipped": codec.encode(self.skipped)}
+            size = write(shards, self._place.local_rank, states, origin, step)
         except OSError as error:  # the tmpfs is full: the volume's checkpoints must do
             logger.error("step %d was not kept in memory: %s", step, error)
             generations.tensors_path(shards, self._place.local_rank).unlink(missing_ok=True)
@@ -171,7 +174,10 @@ class MemoryTier:
             return "; ".join(wrong)
         saved = _header(self._shards(), local_rank)["origin"]
         others = [name for name in self._origin if saved.get(name) != self._origin[name]]
-        return f"of another {', '.join(others)}" if others else None
+        if others:
+            return f"of another {', '.join(others)}"
+        then = codec.decode(SkippedData, saved.get("skipped", {}))
+        return None if then.agrees(self.skipped, offered.step) else OTHER_HISTORY
 
 
 # One worker's file

@@ -33,13 +33,14 @@ from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.tools import utils
 
 from .. import models
-from ..contract import exit_codes
+from ..contract import exit_codes, symptoms
 from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
+from ..contract.data_steps import SkippedData
 from ..contract.reports import PERSISTENT, RestoredReport, StepReport
 from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, step_samples
-from ..errors import InputError
+from ..errors import InputError, NonFiniteError
 from . import cpu, mesh
 from .agreement import Agreement
 from .checkpointing import VerifiedCheckpoints
@@ -72,6 +73,17 @@ class Trainer(torchtitan.trainer.Trainer):
         self._ready = False
         return parallel_dims
 
+    def train_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> None:
+        """Raises NonFiniteError, and whatever torch raises."""
+        try:
+            super().train_step(data_iterator)
+        except RuntimeError as error:
+            if symptoms.symptom(str(error)) != symptoms.NON_FINITE:
+                raise
+            raise NonFiniteError(str(error), step=self.step) from error
+
     def should_continue_training(self) -> bool:
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
         is_first, self._ready = not self._ready, True
@@ -79,7 +91,8 @@ class Trainer(torchtitan.trainer.Trainer):
             self._agreement.listen()
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
-            report(restored=RestoredReport(self.step, time.time(), source))
+            skipped = self.dataloader.skipped
+            report(restored=RestoredReport(self.step, time.time(), source, skipped))
         agreed = self._agreement.agreed()
         self.checkpointer.pace(agreed.interval)
         if is_first and self.checkpointer.restored_from != PERSISTENT:
@@ -115,7 +128,10 @@ class Trainer(torchtitan.trainer.Trainer):
 
 
 class PackedLoader(BaseDataLoader):
-    """Micro-batches of this rank; its whole state is how many samples the world has consumed."""
+    """Micro-batches of this rank; its state is how many samples the world has consumed.
+
+    With the data steps that are skipped, that says which come next.
+    """
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseDataLoader.Config):
@@ -145,12 +161,17 @@ class PackedLoader(BaseDataLoader):
         self._config, self._sequence_length = config, seq_len
         self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
         self._steps = 0  # whose samples were handed out
+        self.skipped = SkippedData()
+
+    def skip(self, skipped: SkippedData) -> None:
+        """Before the first batch: data steps that are never handed out."""
+        self.skipped = skipped
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
         while True:
             positions = step_samples(
-                self._steps,
+                self.skipped.data_step(self._steps),
                 global_batch_size=self._config.global_batch_size,
                 dp_rank=self._rank,
                 dp_size=self._ranks,
@@ -201,6 +222,7 @@ class Metrics(MetricsProcessor):
     class Config(MetricsProcessor.Config):
         tokens_per_step: int
         loss_rank: int
+        skips_bad_steps: bool
 
     def __init__(self, config: Config, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -220,6 +242,10 @@ class Metrics(MetricsProcessor):
         grad_norm: float,
         extra_metrics: dict[str, Any] | None = None,
     ) -> None:
+        # The same on all ranks; torchtitan checks the loss only. skipStep has left such a step out.
+        if not math.isfinite(grad_norm) and not self.config.skips_bad_steps:
+            words = f"Gradient norm is not finite (grad_norm={grad_norm}) at step {step}"
+            raise NonFiniteError(words, step=step)
         super().log(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics)
         seconds, self._clock = time.monotonic() - self._clock, time.monotonic()
         if dist.get_rank() == self.config.loss_rank:
@@ -340,6 +366,7 @@ def _metrics(run: RunConfig) -> Metrics.Config:
         save_tb_folder="wandb",  # torchtitan's name for the folder of any logger
         tokens_per_step=run.tokens_per_step,
         loss_rank=mesh.loss_rank(run.parallelism),
+        skips_bad_steps=run.training.skip_step is not None,
     )
 
 

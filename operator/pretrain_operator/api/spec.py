@@ -343,6 +343,32 @@ class Stall(ApiModel):
     )
 
 
+class LossRecovery(ApiModel):
+    """What a loss or gradient that is not finite, or a spike of the loss, leads to: the run goes
+    back to before it and skips the batches. Holds from the next attempt on.
+    """
+
+    spike_factor: float | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="Spikes are looked for where it is set, for example to 7: a loss above median +"
+        " factor x 1.4826 x MAD of the window before it.",
+    )
+    window_steps: int = Field(100, ge=4, le=10_000, description="Steps that a spike stands out of.")
+    spike_steps: int = Field(
+        10, ge=1, le=1000, description="A spike lasts so many steps; shorter ones pass."
+    )
+    skip_steps: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="Batches skipped: those up to the step that showed it, from the step where it"
+        " began on at least, but none that an earlier checkpoint has trained.",
+    )
+    max_rollbacks: int = Field(3, ge=0, le=100, description="Of the whole run; then it stops.")
+
+
 class Recovery(ApiModel):
     """Faults in a row that are borne. Progress past the last fault resets the counts."""
 
@@ -369,6 +395,7 @@ class Recovery(ApiModel):
         " with fewer (nodes.min). Holds from the next attempt on.",
     )
     stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
+    loss: LossRecovery = Field(LossRecovery(), description="A loss that goes wrong.")
 
 
 class Export(ApiModel):

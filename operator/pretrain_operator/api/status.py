@@ -52,6 +52,13 @@ class TimeAccount(ApiModel):
     stall_seconds: float = Field(0.0, description="Of the coordinator's count, booked so far.")
 
 
+class SkippedData(ApiModel):
+    """Global batches that are never trained, because the loss went wrong there."""
+
+    first: int = Field(description="Data step, from 0.")
+    end: int = Field(description="The data step after the last one skipped.")
+
+
 class TrainingStatus(ApiModel):
     step: int = 0
     total_steps: int = 0
@@ -67,6 +74,9 @@ class TrainingStatus(ApiModel):
     updated_at: str | None = Field(None, description="When these figures were written.")
     replayed_max_loss_difference: float = Field(
         0.0, description="Largest difference of the loss between two runs of one step."
+    )
+    skipped_data: tuple[SkippedData, ...] = Field(
+        (), description="Of each rollback of a loss that went wrong, in their order."
     )
     goodput: float | None = Field(
         None, description="Productive time of the time since the run was admitted, 0 to 1."

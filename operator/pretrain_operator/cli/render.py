@@ -153,7 +153,7 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
     if memory and memory.problem:
         yield Text(f"in memory: {memory.problem}", style="yellow")
     for bad in status.checkpoints.quarantined:
-        yield Text(f"checkpoint of step {bad.step} was damaged: {bad.reason}", style="yellow")
+        yield Text(f"checkpoint of step {bad.step} was moved away: {bad.reason}", style="yellow")
     for entry in status.excluded_nodes:
         text = f"node {entry.name} is excluded until {entry.until}: {entry.reason}"
         yield Text(text, style="yellow")

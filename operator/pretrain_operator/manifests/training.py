@@ -41,7 +41,7 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
     assert run.spec is not None
     template = templates.coordinator(settings, _template(run.spec, settings))
     container = Container(
-        command=["python", "-m", "pretrain_llm.coordinator", *_patience(run.spec)],
+        command=["python", "-m", "pretrain_llm.coordinator", *_recovery(run.spec)],
         template=template,
         env=[_variable(environment.ATTEMPT, str(attempt))],
         config_map=config_map_name(run, config),
@@ -144,14 +144,19 @@ def training_job(
     return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
 
 
-def _patience(spec: RunSpec) -> list[str]:
-    stall = spec.recovery.stall
+def _recovery(spec: RunSpec) -> list[str]:
+    stall, loss = spec.recovery.stall, spec.recovery.loss
     elastic = [f"--shrink-after-seconds={spec.recovery.shrink_after_seconds}"]
     return [
         *(elastic if spec.nodes.min else []),
         f"--stall-factor={stall.factor:g}",
         f"--stall-floor-seconds={stall.floor_seconds}",
         f"--stall-quiet-seconds={stall.quiet_seconds}",
+        f"--spike-factor={loss.spike_factor or 0:g}",
+        f"--spike-window-steps={loss.window_steps}",
+        f"--spike-steps={loss.spike_steps}",
+        f"--skip-steps={loss.skip_steps}",
+        f"--max-rollbacks={loss.max_rollbacks}",
     ]
 
 

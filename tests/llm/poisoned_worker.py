@@ -1,0 +1,48 @@
+"""The real worker with data that makes its loss go wrong: only the batches themselves do, wherever
+and whenever they are trained, so that skipping them is the cure.
+
+POISON is a JSON object of data steps and what their loss is multiplied by; NaN is a number there.
+Each rank appends a line for every batch that it trains: round, step, data step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pretrain_llm.contract import environment
+
+POISON = "TEST_POISON"
+TRAINED = "TEST_TRAINED"  # a folder; a file of lines for each rank
+
+
+def main() -> None:
+    from pretrain_llm.training import titan, worker  # a worker has its configuration by now
+
+    factors = {int(step): float(by) for step, by in json.loads(os.environ[POISON]).items()}
+    trained = Path(os.environ[TRAINED]) / f"rank-{os.environ['RANK']}"
+    original_samples = titan.step_samples
+    original_step = titan.Trainer.forward_backward_step
+    batch = {"data_step": -1}
+
+    def step_samples(step: int, **shape: int) -> range:
+        batch["data_step"] = step
+        return original_samples(step, **shape)
+
+    def forward_backward_step(self: titan.Trainer, **inputs: Any) -> Any:
+        with trained.open("a") as file:
+            number = os.environ.get(environment.ROUND, "0")
+            file.write(f"{number} {self.step} {batch['data_step']}\n")
+        return original_step(self, **inputs) * factors.get(batch["data_step"], 1.0)
+
+    titan.step_samples = step_samples
+    titan.Trainer.forward_backward_step = forward_backward_step
+    worker.main()
+
+
+def batches(folder: Path, rank: int = 0) -> dict[int, int]:
+    """Data step by step, as trained last."""
+    lines = (folder / f"rank-{rank}").read_text().splitlines()
+    return {int(step): int(data) for _, step, data in (line.split() for line in lines)}
