@@ -44,7 +44,7 @@ demo-down: ## Remove what `make demo KEEP=1` left
 
 ## Tests
 
-.PHONY: test test-unit test-crash test-integration test-llm test-charts test-e2e
+.PHONY: test test-unit test-crash test-integration test-llm test-charts test-e2e test-faults
 test: verify test-unit test-crash test-charts test-integration test-llm test-e2e ## Every kind of test
 test-unit: env-operator ## The decision core, without a cluster
 	@$(operator_env)/bin/python -m pytest tests/unit
@@ -58,6 +58,8 @@ test-llm: env-train ## Data, training, checkpoints, export, post-training on CPU
 	@$(train_env)/bin/python -m pytest tests/llm
 test-e2e: setup ## The demo's run and more faults on a local multi-node cluster (root)
 	@$(operator_env)/bin/python -m pytest tests/e2e -m e2e
+test-faults: setup ## Every kind of fault injected into a run on that cluster (root, 25 minutes)
+	@$(operator_env)/bin/python -m pytest tests/e2e/test_faults.py -m "e2e or faults"
 
 ## Benchmarks: docs/benchmarks.md
 

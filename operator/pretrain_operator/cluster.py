@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import config as client_config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.stream.ws_client import ERROR_CHANNEL, STDOUT_CHANNEL, WsApiClient
 
 from . import api
 from .observed import KubernetesObject
@@ -252,6 +253,60 @@ class Cluster:
         path = RESOURCES[kind].path(namespace, name)
         return await self._call("DELETE", kind, path, body=options)
 
+    async def patch_status(self, body: KubernetesObject) -> dict[str, Any]:
+        """Merges what `body` names into the status of a Pod or Node: conditions by their type."""
+        metadata = body["metadata"]
+        resource = RESOURCES[body["kind"]]
+        return await self._call(
+            "PATCH",
+            body["kind"],
+            resource.path(metadata.get("namespace"), metadata["name"], "status"),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type="application/strategic-merge-patch+json",
+            verb="patch",
+        )
+
+    async def evict(self, namespace: str, pod: str) -> dict[str, Any]:
+        """As `kubectl drain` does; an ApiError with code 429 where a budget forbids it for now."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        }
+        path = RESOURCES["Pod"].path(namespace, pod, "eviction")
+        return await self._call("POST", "Pod", path, body=body, verb="evict")
+
+    async def execute(
+        self, namespace: str, pod: str, container: str, command: Sequence[str]
+    ) -> str:
+        """Standard output of a command in a container; ApiError with all it said if it fails."""
+        path = RESOURCES["Pod"].path(namespace, pod, "exec")
+        query = [("container", container), ("stdout", "true"), ("stderr", "true")]
+        query += [("command", part) for part in command]
+        headers: dict[str, str] = {}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        texts: dict[int, str] = {}
+        try:
+            async with (
+                WsApiClient(self._configuration) as client,  # type: ignore[no-untyped-call]
+                await client.request(
+                    "GET",
+                    f"{self._configuration.host}{path}",
+                    query_params=query,
+                    headers=headers,
+                    _preload_content=False,
+                ) as channels,
+            ):
+                async for message in channels:
+                    channel, text = message.data[0], message.data[1:].decode(errors="replace")
+                    texts[channel] = texts.get(channel, "") + text
+        except aiohttp.WSServerHandshakeError as error:
+            raise ApiError(error.status, "NoExec", f"exec in {pod}: {error.message}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "NoAnswer", f"exec in {pod}: {error}") from error
+        return _command_output(pod, texts)
+
     async def is_served(self, kind: str) -> bool:
         """Whether the server knows the kind; False while a new CRD is not established."""
         resource = RESOURCES[kind]
@@ -264,12 +319,13 @@ class Cluster:
         return any(item["kind"] == kind for item in found.get("resources", ()))
 
     async def through_service(
-        self, namespace: str, service: str, path: str, body: Mapping[str, Any]
+        self, namespace: str, service: str, path: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """POSTs JSON to `service` (name:port) by the API server's proxy."""
+        """POSTs JSON to `service` (name:port) by the API server's proxy, or GETs where none is."""
         resource = RESOURCES["Service"].path(namespace, service, "proxy")
+        method = "GET" if body is None else "POST"
         return await self._call(
-            "POST", "Service", f"{resource}{path}", body=body, verb="proxy", timeout_seconds=300.0
+            method, "Service", f"{resource}{path}", body=body, verb="proxy", timeout_seconds=300.0
         )
 
     async def log_lines(
@@ -293,7 +349,7 @@ class Cluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: KubernetesObject | None = None,
+        body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
         verb: str | None = None,
         timeout_seconds: float = _REQUEST_TIMEOUT_SECONDS,
@@ -321,7 +377,7 @@ class Cluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: KubernetesObject | None = None,
+        body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
         verb: str | None = None,
         timeout_seconds: float | None = _REQUEST_TIMEOUT_SECONDS,
@@ -351,6 +407,18 @@ class Cluster:
             self._on_call(verb or method.lower(), kind, code)
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def _command_output(pod: str, texts: Mapping[int, str]) -> str:
+    """Of an exec's channels. Without a verdict the container ended under the command."""
+    said = "".join(text for channel, text in texts.items() if channel != ERROR_CHANNEL).strip()
+    try:
+        verdict = json.loads(texts.get(ERROR_CHANNEL, ""))
+    except ValueError:
+        raise ApiError(0, "NoAnswer", f"exec in {pod}: its end was not seen; {said}") from None
+    if verdict.get("status") != "Success":
+        raise ApiError(500, "CommandFailed", said or str(verdict.get("message")))
+    return texts.get(STDOUT_CHANNEL, "")
 
 
 def _api_error(code: int, reason: str, content: bytes) -> ApiError:

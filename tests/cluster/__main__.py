@@ -3,7 +3,9 @@
     python3 -m tests.cluster build                    compile Kubernetes into the cache, once
     python3 -m tests.cluster up [--nodes 3]           start a fresh cluster
     python3 -m tests.cluster status | kubeconfig      what is there, and how to reach it
-    python3 -m tests.cluster node off node-2          cut its power (also: add on remove cut plug)
+    python3 -m tests.cluster node off node-2          cut its power (also: add on remove cut plug
+                                                      reboot partition heal)
+    python3 -m tests.cluster api-server stop | start  of the cluster
     python3 -m tests.cluster volume NAME              a volume that all nodes share
     python3 -m tests.cluster down                     remove it all
     python3 -m tests.cluster control-plane up | down | restart COMPONENT
@@ -30,6 +32,9 @@ _NODE_ACTIONS: dict[str, Callable[[Node], None]] = {
     "remove": Node.remove,
     "cut": Node.pull_cable,
     "plug": Node.plug_cable,
+    "reboot": Node.reboot,
+    "partition": Node.part,
+    "heal": Node.heal,
 }
 
 
@@ -55,8 +60,16 @@ def _control_plane(given: argparse.Namespace) -> ControlPlane:
 def _act_on_node(given: argparse.Namespace) -> None:
     cluster = _cluster(given)
     _NODE_ACTIONS[given.action](cluster.node(given.node))
-    if given.action in ("add", "on"):
+    if given.action in ("add", "on", "reboot"):
         cluster.await_ready()
+
+
+def _act_on_api_server(given: argparse.Namespace) -> None:
+    plane = _cluster(given).control_plane
+    if given.action == "stop":
+        plane.stop("kube-apiserver")
+    else:
+        plane.restart("kube-apiserver")
 
 
 def _act_on_control_plane(given: argparse.Namespace) -> None:
@@ -106,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     node = command("node", _act_on_node)
     node.add_argument("action", choices=_NODE_ACTIONS)
     node.add_argument("node", metavar="NAME")
+    server = command("api-server", _act_on_api_server)
+    server.add_argument("action", choices=("stop", "start"))
     plane = command("control-plane", _act_on_control_plane)
     plane.add_argument("action", choices=("up", "down", "restart"))
     plane.add_argument("component", nargs="?", choices=COMPONENTS, default="kube-apiserver")

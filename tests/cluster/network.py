@@ -102,6 +102,20 @@ def remove_node(network: Network, node: str) -> None:
         _ip(network.namespace, f"link del {node}")
 
 
+def set_partition(network: Network, node: str, index: int, *, parted: bool) -> None:
+    """Parts a node's pods from all other nodes' pods, or undoes it; the node itself is reached."""
+    rules = "table ip partition\ndelete table ip partition\n"  # nft's way to say: if it is there
+    if parted:
+        own = pod_range(index)
+        rules += (
+            "table ip partition { chain forward { type filter hook forward priority 0;"
+            f" ip saddr {own} ip daddr {POD_RANGE} ip daddr != {own} drop;"
+            f" ip daddr {own} ip saddr {POD_RANGE} ip saddr != {own} drop; }} }}\n"
+        )
+    namespace = f"--net=/run/netns/{network.node_namespace(node)}"
+    run("nsenter", namespace, "nft", "-f", "-", stdin=rules)
+
+
 def remove(namespace: str) -> None:
     """Removes one namespace with every interface and process in it, in whatever state it is.
 

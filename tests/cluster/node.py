@@ -85,6 +85,19 @@ class Node:
         """Undoes `pull_cable`."""
         network.set_cable(self.network, self.name, plugged=True)
 
+    def reboot(self) -> None:
+        """Cuts the power, and gives it again at once."""
+        self.power_off()
+        self.power_on()
+
+    def part(self) -> None:
+        """Its pods and other nodes' pods do not reach each other; the API server reaches it."""
+        network.set_partition(self.network, self.name, self.index, parted=True)
+
+    def heal(self) -> None:
+        """Undoes `part`."""
+        network.set_partition(self.network, self.name, self.index, parted=False)
+
     def is_on(self) -> bool:
         """Whether the node has power."""
         process = processes.recorded(self.control_plane.directory).get(self.name)

@@ -70,11 +70,14 @@ class World:
         worker: str = "tests.llm.small_worker:main",
         preload: str = "tests.llm.small_worker",
         coordinator_options: Sequence[str] = (),
+        *,
+        allows_faults: bool = False,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="agents-"))  # short: it holds Unix sockets
         self.http_port, self.store_port = free_port(), free_port()
         self.config = run
         self._coordinator_options = coordinator_options
+        self._allows_faults = allows_faults
         self._worker = ["--worker", worker, "--preload", preload]
         write_config(run, self.folder / "run.json")
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
@@ -90,9 +93,23 @@ class World:
 
     def start_agent(self, slot: int, name: str | None = None) -> str:
         name = name or f"pod-{slot}"
+        (self.folder / name).mkdir(exist_ok=True)
+        options = ["--vanished-seconds", "2", "--memory-port", "0"]
+        arguments = ["-m", "pretrain_llm.agent", *self._worker, *options]
+        self.agents[name] = self._start(name, arguments, self._pod_variables(slot, name))
+        return name
+
+    def inject(self, name: str, kind: str, *options: str) -> str:
+        """What `pretrain faults inject` does by exec in the pod; what that says."""
+        variables = self._variables() | self._pod_variables(int(name[-1]), name)
+        command = [sys.executable, "-m", "pretrain_llm.faults", kind, *options]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _pod_variables(self, slot: int, name: str) -> dict[str, str]:
         scratch = self.folder / name
-        scratch.mkdir(exist_ok=True)
-        variables = {
+        return {
             environment.COORDINATOR: f"127.0.0.1:{self.http_port}",
             environment.STORE: f"127.0.0.1:{self.store_port}",
             environment.SLOT: str(slot),
@@ -104,25 +121,24 @@ class World:
             environment.MEMORY_TOKEN: "token",
             environment.POD_IP: "127.0.0.1",
             small_worker.FOLDER: str(self.folder),
+            environment.FAULT_INJECTION: str(self._allows_faults).lower(),
         }
-        options = ["--vanished-seconds", "2", "--memory-port", "0"]
-        arguments = ["-m", "pretrain_llm.agent", *self._worker, *options]
-        self.agents[name] = self._start(name, arguments, variables)
-        return name
 
-    def _start(
-        self, name: str, arguments: list[str], variables: dict[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
-        own = {
+    def _variables(self) -> dict[str, str]:
+        return os.environ | {
             environment.CONFIG: str(self.folder / "run.json"),
             environment.ATTEMPT: "1",
             "PYTHONPATH": os.pathsep.join((str(ROOT / "llm"), str(ROOT))),
             "OMP_NUM_THREADS": "1",
         }
+
+    def _start(
+        self, name: str, arguments: list[str], variables: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, *arguments],
-                env={**os.environ, **own, **(variables or {})},
+                env=self._variables() | (variables or {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -142,7 +158,12 @@ class World:
             body: bytes = answer.read()
             return body
 
-    def seen(self, is_so: Callable[[StatusDocument], bool], what: str) -> StatusDocument:
+    def seen(
+        self,
+        is_so: Callable[[StatusDocument], bool],
+        what: str,
+        seconds: float = DEADLINE_SECONDS,
+    ) -> StatusDocument:
         """The first status document for which `is_so`."""
 
         def look() -> StatusDocument | None:
@@ -150,7 +171,7 @@ class World:
             return status if status and is_so(status) else None
 
         try:
-            return eventually(look, what)
+            return eventually(look, what, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._log_ends()}") from None
 

@@ -2,18 +2,15 @@
 
 Its state is one number; its loss depends on the step alone, so replayed steps must agree. It is
 steered by files in its folder, so that tests need no clock: `finish` ends it at the next step,
-`bad-input` makes it refuse its input, `deaf` leaves SIGTERM to the kernel, and a rank that finds
-`deadlock-RANK` or `hold-gil-RANK`, which it removes, never comes to its next collective; with
-`abort-RANK` it says WATCHDOG on stderr and aborts, as NCCL's watchdog does.
+`bad-input` makes it refuse its input, and `deaf` leaves SIGTERM to the kernel. Faults are injected
+into it as into a real one.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -30,22 +27,11 @@ from pretrain_llm.contract.reports import (
     WorkerReport,
 )
 from pretrain_llm.errors import InputError
+from pretrain_llm.faults import hook
 
-WATCHDOG = "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)"
 FOLDER = "SMALL_WORKER_FOLDER"
 STEP_SECONDS = 0.02
 CHECKPOINT_INTERVAL = 25
-
-
-def take_twice() -> None:
-    lock = threading.Lock()
-    lock.acquire()
-    lock.acquire()
-
-
-def hold_gil() -> None:
-    """PyDLL, unlike CDLL, keeps the GIL during a call."""
-    ctypes.PyDLL(None).sleep(3600)
 
 
 class SmallWorker:
@@ -55,6 +41,7 @@ class SmallWorker:
         self.rank = int(os.environ["RANK"])
         self.is_asked_to_stop = False
         self.step = self.restored_step()
+        self.faults = hook.hook(lambda _factor: None)
 
     def restored_step(self) -> int:
         saved = self.folder / "checkpoint"
@@ -78,25 +65,10 @@ class SmallWorker:
         dist.all_reduce(wishes)
         return bool(wishes.item())
 
-    def is_told_once(self, name: str) -> bool:
-        try:
-            (self.folder / f"{name}-{self.rank}").unlink()
-        except FileNotFoundError:
-            return False
-        return True
-
-    def hang_if_told(self) -> None:
-        if self.is_told_once("deadlock"):
-            take_twice()
-        if self.is_told_once("hold-gil"):
-            hold_gil()
-        if self.is_told_once("abort"):
-            os.write(2, f"{WATCHDOG}\nframe #0: std::terminate".encode())
-            os.abort()
-
     def train_step(self) -> None:
         started = time.time()
-        self.hang_if_told()
+        if self.faults is not None:
+            self.faults.boundary()
         time.sleep(STEP_SECONDS)
         ranks = torch.tensor([1.0])
         dist.all_reduce(ranks)

@@ -5,8 +5,6 @@ The limits are the defaults, so that what is measured is what a run gets.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ DETECT_SECONDS = 10.0
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     volume = tmp_path_factory.mktemp("volume")
-    world = World(replace(small_run(nodes=3), volume=str(volume)))
+    world = World(replace(small_run(nodes=3), volume=str(volume)), allows_faults=True)
     try:
         yield world
     finally:
@@ -52,7 +50,7 @@ def hung(world: World, hang: Callable[[str], object]) -> tuple[Incident, Path]:
 
 
 def test_worker_stopped_is_the_suspect_and_the_next_round_steps(world: World) -> None:
-    incident, folder = hung(world, lambda name: os.kill(world.worker_pids(name)[0], signal.SIGSTOP))
+    incident, folder = hung(world, lambda name: world.inject(name, "worker-sigstop"))
     (suspect,) = incident.suspects
     assert (suspect.reason, suspect.frames) == ("its process is stopped", ())
     for rank in (0, 2):
@@ -65,14 +63,14 @@ def test_worker_stopped_is_the_suspect_and_the_next_round_steps(world: World) ->
 @pytest.mark.parametrize(
     ("kind", "function"),
     [
-        pytest.param("deadlock", "take_twice", id="dead-locked outside of its collective"),
+        pytest.param("collective-deadlock", "take_lock_twice", id="dead-locked"),
         pytest.param("hold-gil", "hold_gil", id="holding the GIL in C code"),
     ],
 )
 def test_worker_misses_a_collective_is_the_suspect_with_its_frame(
     world: World, kind: str, function: str
 ) -> None:
-    incident, folder = hung(world, lambda _name: (world.folder / f"{kind}-1").touch())
+    incident, folder = hung(world, lambda name: world.inject(name, kind))
     (suspect,) = incident.suspects
     assert suspect.reason == "it is not in the collective that others wait in"
     assert suspect.frames[0].endswith(f" {function}")

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import pytest
 
 from pretrain_llm.contract import protocol, status, symptoms
+from pretrain_llm.faults import acts
 
-from . import small_worker
 from .agent_world import World, eventually, is_alive, small_run
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    world = World(small_run(nodes=2, spares=1))
+    world = World(small_run(nodes=2, spares=1), allows_faults=True)
     try:
         yield world
     finally:
@@ -50,14 +50,15 @@ def test_worker_killed_next_round_has_the_same_agents(world: World) -> None:
 def test_worker_aborted_its_last_words_name_the_fault(world: World) -> None:
     before = world.stepping()
     name = world.members()[1]
-    (world.folder / "abort-1").touch()
+    world.inject(name, "nccl-watchdog")
 
     first = world.recovered(before.round).incidents[-1].first_fault
     assert first
     assert (first.rank, first.signal, first.error_message) == (1, signal.SIGABRT, None)
     assert first.symptom == symptoms.COLLECTIVE_TIMEOUT
-    assert first.stderr == (small_worker.WATCHDOG,), "and nothing else of it"
-    assert f"{small_worker.WATCHDOG}\nframe #0: std::terminate\n" in world.log(name)
+    said = acts.WATCHDOG.format(rank=1)
+    assert first.stderr == (said[:300],), "and nothing else of it"
+    assert f"{said}\n{acts.LAST_WORDS}\n" in world.log(name)
 
 
 def test_coordinator_killed_round_goes_on_and_recovers_later(world: World) -> None:

@@ -13,6 +13,7 @@ status        the document that the coordinator serves to the operator
 data_steps    which batch each step trains on, and which are skipped
 symptoms      what a program's own words say of why it failed
 results       what a finished or failed stage leaves in its termination message
+injection     the faults that can be injected inside a training pod
 manifests     which files make up a checkpoint or an artifact
 codec         dataclass <-> JSON
 """

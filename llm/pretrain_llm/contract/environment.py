@@ -19,6 +19,7 @@ SCRATCH = "PRETRAIN_SCRATCH"  # default SCRATCH_PATH
 POD_IP = "PRETRAIN_POD_IP"  # where other agents of the run reach this one's memory
 MEMORY_TOKEN = "PRETRAIN_MEMORY_TOKEN"  # noqa: S105  its name: what they must show
 MEMORY = "PRETRAIN_MEMORY"  # default MEMORY_PATH
+FAULT_INJECTION = "PRETRAIN_FAULT_INJECTION"  # "true" where spec.recovery.faultInjection is
 
 # Set by the agent for its workers.
 REPORT_SOCKET = "PRETRAIN_REPORT_SOCKET"  # Unix datagram socket that takes contract.reports

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torchtitan.trainer
+from torch.distributed.tensor import DTensor
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
@@ -41,6 +42,7 @@ from ..contract.reports import PERSISTENT, RestoredReport, StepReport
 from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, step_samples
 from ..errors import InputError, NonFiniteError
+from ..faults import hook
 from . import cpu, mesh
 from .agreement import Agreement
 from .checkpointing import VerifiedCheckpoints
@@ -89,6 +91,7 @@ class Trainer(torchtitan.trainer.Trainer):
         is_first, self._ready = not self._ready, True
         if is_first:
             self._agreement.listen()
+            self._faults = hook.hook(self._scale_weights)
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
             skipped = self.dataloader.skipped
@@ -104,6 +107,8 @@ class Trainer(torchtitan.trainer.Trainer):
         if agreed.stop:
             self._save_and_leave()
         self._agreement.post()
+        if self._faults is not None:
+            self._faults.boundary()
         return True
 
     def forward_backward_step(self, **batch: Any) -> torch.Tensor:
@@ -125,6 +130,14 @@ class Trainer(torchtitan.trainer.Trainer):
         self.checkpointer.save(self.step, last_step=True)
         self.checkpointer.close()
         raise SystemExit(exit_codes.SAVED)
+
+    @torch.no_grad()
+    def _scale_weights(self, factor: float) -> None:
+        """This rank's part of them, for an injected fault."""
+        for part in self.model_parts:
+            for weight in part.parameters():
+                local = weight.to_local() if isinstance(weight, DTensor) else weight
+                local.mul_(factor)
 
 
 class PackedLoader(BaseDataLoader):

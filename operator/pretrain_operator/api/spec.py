@@ -396,6 +396,11 @@ class Recovery(ApiModel):
     )
     stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
     loss: LossRecovery = Field(LossRecovery(), description="A loss that goes wrong.")
+    fault_injection: bool = Field(
+        False,
+        description="Whether `pretrain faults inject` may break this run. A change of it is a new"
+        " attempt, which saves first.",
+    )
 
 
 class Export(ApiModel):

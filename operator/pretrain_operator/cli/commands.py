@@ -18,7 +18,9 @@ from pretrain_llm.contract.environment import SERVING_PORT
 
 from .. import api, names
 from ..cluster import ApiError, Cluster, default_namespace
+from ..injection import InjectionError
 from ..observed import KubernetesObject
+from .faults import register as register_faults
 from .plan import register as register_plan
 from .render import json_view, run_status, summary, view
 from .simulate import register as register_simulate
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(options))
     except ApiError as error:
         print(f"pretrain: {_advice(error)}", file=sys.stderr)
-    except UsageError as error:
+    except (UsageError, InjectionError) as error:
         print(f"pretrain: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
@@ -213,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--tail", type=int, default=200, help="last lines of each pod (200)")
     one.set_defaults(command=logs)
 
+    register_faults(commands, common, _get_run)
     register_plan(commands)
     register_simulate(commands)
     return parser

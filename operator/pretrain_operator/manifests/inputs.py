@@ -67,7 +67,8 @@ _TRAINING_ONLY: Mapping[str, IncEx | bool] = {
 
 def training_digest(spec: RunSpec, retries: int) -> str:
     """Of what the run itself says of training: another one is another attempt."""
-    return _digest(spec, False, spec.nodes.template, retries, "[]")
+    more = '["faultInjection"]' if spec.recovery.fault_injection else "[]"
+    return _digest(spec, False, spec.nodes.template, retries, more)
 
 
 def stage_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:

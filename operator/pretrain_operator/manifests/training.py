@@ -214,6 +214,8 @@ def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:
         environment.STORE: f"{host}:{environment.STORE_PORT}",
         environment.GRACE_SECONDS: str(settings.termination_grace_seconds),
     }
+    if run.spec.recovery.fault_injection:
+        values[environment.FAULT_INJECTION] = "true"
     fields = {
         environment.POD_NAME: "metadata.name",
         environment.POD_UID: "metadata.uid",
