@@ -10,7 +10,7 @@ charged once, and the verdict is: go on, a new attempt, or stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pretrain_llm.contract import exit_codes, symptoms
@@ -102,12 +102,11 @@ def _heard(status: RunStatus, document: StatusDocument) -> RunStatus:
 
 
 def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:
-    previous: Incident | None = None
-    for incident in document.incidents:
+    for index, incident in enumerate(document.incidents):
         if _is_being_told(incident, document):
             return
-        yield incident, faults.fault(evidence(case, incident, previous))
-        previous = incident
+        earlier = document.incidents[:index]
+        yield incident, faults.fault(evidence(case, incident, earlier))
 
 
 def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
@@ -119,7 +118,7 @@ def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
     return incident.evidence == STALLED and is_open and document.time < told_by
 
 
-def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evidence:
+def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evidence:
     """What the coordinator, the pod and the node say of one incident."""
     first, rollback = incident.first_fault, incident.rollback
     node = case.observed.nodes.get(incident.node or "")
@@ -129,11 +128,11 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         kind=incident.evidence,
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
         signal=first.signal if first else None,
-        out_of_memory=bool((first and first.out_of_memory) or (ended and ended.out_of_memory)),
+        out_of_memory=_is_out_of_memory(incident, earlier, ended),
         message=_words(incident),
         symptom=_symptom(first) if first else None,
         rollbacks_spent=rollback is not None and rollback.skipped is None,
-        steps_since_start=_steps_since_start(incident, previous),
+        steps_since_start=_steps_since_start(incident, earlier[-1] if earlier else None),
         disruption=pod_facts.disruption(pod) if pod is not None else None,
         disruption_words=pod_facts.disruption_words(pod) if pod is not None else None,
         pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
@@ -145,6 +144,22 @@ def evidence(case: Case, incident: Incident, previous: Incident | None) -> Evide
         node=incident.node,
         memory_limit=pod_facts.memory_limit(pod) if pod is not None else None,
     )
+
+
+def _is_out_of_memory(
+    incident: Incident, earlier: Sequence[Incident], ended: pod_facts.Termination | None
+) -> bool:
+    """The kernel's word for it. The kubelet's is no news of a pod that has outlived the kill of a
+    worker: it says OOMKilled then whatever ends the container.
+    """
+    if _has_starved(incident):
+        return True
+    is_known = any(_has_starved(one) and one.agent == incident.agent for one in earlier)
+    return ended is not None and ended.out_of_memory and not is_known
+
+
+def _has_starved(incident: Incident) -> bool:
+    return incident.first_fault is not None and incident.first_fault.out_of_memory
 
 
 def _rank(incident: Incident) -> int | None:

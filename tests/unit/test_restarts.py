@@ -150,6 +150,28 @@ def test_pod_that_turns_out_to_have_run_out_of_memory_moves_the_charge():
     assert (budgets.infrastructure, budgets.application, budgets.total) == (0, 1, 1)
 
 
+def test_pod_that_outlived_a_workers_memory_kill_is_no_second_one_when_its_agent_dies():
+    simulation = training_run()
+    world = simulation.world
+    assert world.document is not None
+    agent = world.document.agents[0]
+    starved = FaultReport(1, 0, world.now, signal=9, out_of_memory=True)
+    first = Incident(1, world.now, "WorkerExit", agent.name, first_fault=starved, last_step=30)
+    recovered = replace(first, resumed_step=20, first_step_seconds=1.0)
+    lost = Incident(2, world.now, "LeaseExpired", agent=agent.name, last_step=40)
+    world.document = replace(world.document, broken=True, incidents=(recovered, lost))
+    key = ObjectKey("Pod", agent.name)
+    ended = {"exitCode": 137, "reason": "OOMKilled", "message": ""}
+    status = {
+        "phase": "Failed",
+        "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
+    }
+    world.objects[key] = {**world.objects[key], "status": status}
+    settle(simulation)
+    classes = [incident.fault_class for incident in world.status.incidents]
+    assert classes == ["HostMemory", "AgentLost"]
+
+
 def test_hang_is_charged_once_its_stacks_are_told_with_the_suspect_and_its_frames():
     simulation = training_run()
     world = simulation.world
