@@ -9,7 +9,7 @@ import math
 
 from pretrain_llm.contract.intervals import MAX_STALL_SHARE, Cadence
 from pretrain_llm.contract.reports import QuarantinedReport
-from pretrain_llm.contract.status import Progress, StatusDocument
+from pretrain_llm.contract.status import Progress, StatusDocument, Straggler
 
 from .api.status import (
     BlockingStatus,
@@ -20,6 +20,7 @@ from .api.status import (
     QuarantineStatus,
     RunStatus,
     SkippedData,
+    StragglerStatus,
     TimeAccount,
     TrainingStatus,
 )
@@ -72,6 +73,7 @@ def _training(old: TrainingStatus | None, document: StatusDocument) -> TrainingS
             else known.initial_loss,
             "nodes": in_round,
             "wanted_nodes": document.wanted_nodes,
+            "stragglers": tuple(_straggler(slow) for slow in document.stragglers),
             "skipped_data": _skipped(known, document),
             "replayed_steps": max(known.replayed_steps, document.replay.steps),
             "replayed_max_loss_difference": max(
@@ -87,6 +89,16 @@ def _skipped(known: TrainingStatus, document: StatusDocument) -> tuple[SkippedDa
     if len(told) <= len(known.skipped_data):
         return known.skipped_data
     return tuple(SkippedData(first=item.first, end=item.end) for item in told)
+
+
+def _straggler(slow: Straggler) -> StragglerStatus:
+    return StragglerStatus(
+        rank=slow.rank,
+        pod=slow.agent,
+        node=slow.node,
+        z_score=slow.z_score,
+        slowdown=round(slow.own_seconds / slow.median_seconds, 2),
+    )
 
 
 def _figures_of(progress: Progress) -> dict[str, float | int | None]:

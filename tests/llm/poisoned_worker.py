@@ -2,24 +2,52 @@
 and whenever they are trained, so that skipping them is the cure.
 
 POISON is a JSON object of data steps and what their loss is multiplied by; NaN is a number there.
-Each rank appends a line for every batch that it trains: round, step, data step.
+Each rank appends a line for every batch that it trains: round, step, data step. SLOW is a JSON
+object of ranks and the seconds that each of their attentions takes longer.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from pretrain_llm.contract import environment
 
 POISON = "TEST_POISON"
+SLOW = "TEST_SLOW"
 TRAINED = "TEST_TRAINED"  # a folder; a file of lines for each rank
 
 
 def main() -> None:
-    from pretrain_llm.training import titan, worker  # a worker has its configuration by now
+    from pretrain_llm.training import worker  # a worker has its configuration by now
+
+    if POISON in os.environ:
+        _poison()
+    if SLOW in os.environ:
+        _slow_down(json.loads(os.environ[SLOW]).get(os.environ["RANK"], 0.0))
+    worker.main()
+
+
+def _slow_down(seconds: float) -> None:
+    from pretrain_llm.training import cpu
+
+    attention = cpu._attention_class()
+    original = attention.forward
+
+    @functools.wraps(original)  # torchtitan binds the names of its arguments
+    def forward(self: Any, *inputs: Any, **named: Any) -> Any:
+        time.sleep(seconds)
+        return original(self, *inputs, **named)
+
+    attention.forward = forward
+
+
+def _poison() -> None:
+    from pretrain_llm.training import titan
 
     factors = {int(step): float(by) for step, by in json.loads(os.environ[POISON]).items()}
     trained = Path(os.environ[TRAINED]) / f"rank-{os.environ['RANK']}"
@@ -39,7 +67,6 @@ def main() -> None:
 
     titan.step_samples = step_samples
     titan.Trainer.forward_backward_step = forward_backward_step
-    worker.main()
 
 
 def batches(folder: Path, rank: int = 0) -> dict[int, int]:

@@ -27,6 +27,7 @@ from pretrain_llm.contract.results import StageError
 from .runs import write_config
 
 PRELOAD = "pretrain_llm.training.preload"
+WORKER = "pretrain_llm.training.worker:main"
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.005
 
@@ -92,14 +93,20 @@ class World:
 
 
 @contextmanager
-def world(run: config.RunConfig, ranks: int = 1) -> Iterator[World]:
+def world(
+    run: config.RunConfig,
+    ranks: int = 1,
+    function: str = WORKER,
+    variables: dict[str, str] | None = None,
+) -> Iterator[World]:
     """Starts the workers of a run; whatever is still alive at the end is killed."""
     with tempfile.TemporaryDirectory(prefix="world-") as name:
         folder = Path(name)
         config_path = write_config(run, folder / "run.json")
         inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         inbox.bind(str(folder / "reports"))
-        started = World(_started(folder, config_path, ranks), folder)
+        own = {environment.CONFIG: str(config_path), **(variables or {})}
+        started = World(_started(folder, own, ranks, function), folder)
         listener = threading.Thread(target=_listen, args=(inbox, started), daemon=True)
         listener.start()
         try:
@@ -133,10 +140,12 @@ def trained(run: config.RunConfig, ranks: int = 1) -> World:
         return workers.finish()
 
 
-def _started(folder: Path, config_path: Path, ranks: int) -> list[BaseProcess]:
+def _started(
+    folder: Path, variables: dict[str, str], ranks: int, function: str
+) -> list[BaseProcess]:
     context = multiprocessing.get_context("forkserver")
     shared = {
-        environment.CONFIG: str(config_path),
+        **variables,
         environment.REPORT_SOCKET: str(folder / "reports"),
         environment.INTERVAL_FILE: str(folder / "save-interval"),
         "OMP_NUM_THREADS": "1",
@@ -148,14 +157,14 @@ def _started(folder: Path, config_path: Path, ranks: int) -> list[BaseProcess]:
     workers: list[BaseProcess] = []
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        arguments = ({**shared, **own}, str(folder))
+        arguments = ({**shared, **own}, str(folder), function)
         worker = context.Process(target=_work, args=arguments, daemon=True)
         worker.start()
         workers.append(worker)
     return workers
 
 
-def _work(variables: dict[str, str], folder: str) -> None:
+def _work(variables: dict[str, str], folder: str, function: str) -> None:
     """In the forked process; ends it as an agent's wrapper does."""
     os.environ.update(variables)
     rank = variables["RANK"]
@@ -163,12 +172,12 @@ def _work(variables: dict[str, str], folder: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     from pretrain_llm import reports
+    from pretrain_llm.agent.worker_main import imported
     from pretrain_llm.errors import stage_error
-    from pretrain_llm.training import worker
 
     code = 0
     try:
-        worker.main()
+        imported(function)()
     except SystemExit as left:
         code = int(left.code or 0)
     except BaseException as error:

@@ -114,10 +114,10 @@ class Link:
         self._listeners.append(listener)
 
     def add(self, event: AgentEvent) -> None:
-        """Queues an event; all but steps are sent at once."""
+        """Queues an event; all but steps and times are sent at once."""
         with self._changed:
             self._outbox = outbox.with_event(self._outbox, event)
-            if event.worker is None or event.worker.step is None:
+            if not _can_wait(event):
                 self._wake()
 
     def close(self, state: str, seconds: float) -> None:
@@ -222,6 +222,12 @@ class Link:
         if is_news:
             for listener in self._listeners:
                 listener()
+
+
+def _can_wait(event: AgentEvent) -> bool:
+    """For the next report: what comes again and again."""
+    told = event.worker
+    return told is not None and (told.step is not None or told.own_time is not None)
 
 
 def _exchange(connection: HTTPConnection, method: str, path: str, body: bytes | None) -> RoundView:

@@ -80,6 +80,15 @@ class QuarantinedReport:
 
 
 @dataclass(frozen=True)
+class OwnTimeReport:
+    """How long a rank computes by itself, where it waits for nobody."""
+
+    step: int
+    seconds: float  # mean of a block's forward pass, median over the steps since the last report
+    time: float
+
+
+@dataclass(frozen=True)
 class WorkerReport:
     """One datagram from a worker to its agent: exactly one field besides rank and round is set."""
 
@@ -91,6 +100,7 @@ class WorkerReport:
     saved: SavedReport | None = None
     memory_saved: MemorySavedReport | None = None
     quarantined: QuarantinedReport | None = None
+    own_time: OwnTimeReport | None = None
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,18 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
+class Straggler:
+    """A rank that computes slower than the others, as of now."""
+
+    rank: int
+    agent: str
+    node: str
+    z_score: float  # robust sigmas above the ranks' median
+    own_seconds: float  # of a block's forward pass
+    median_seconds: float  # of all ranks
+
+
+@dataclass(frozen=True)
 class Rollback:
     """What was decided about a loss that spiked or was not finite."""
 
@@ -160,5 +172,6 @@ class StatusDocument:
     cadence: Cadence = field(default_factory=Cadence)
     quarantined: tuple[QuarantinedReport, ...] = ()
     skipped: SkippedData = field(default_factory=SkippedData)
+    stragglers: tuple[Straggler, ...] = ()  # of the running round, slowest first, bounded
     incidents: tuple[Incident, ...] = ()  # oldest first, bounded
     finished: bool = False  # all agents of the round left after the last step

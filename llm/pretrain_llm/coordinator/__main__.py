@@ -23,6 +23,7 @@ from .rollbacks import LossPolicy
 from .rounds import Policy
 from .server import Coordinator, Server
 from .stalls import Patience
+from .stragglers import StragglerPolicy
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,6 +40,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spike-steps", type=int, default=LossPolicy.spike_steps)
     parser.add_argument("--skip-steps", type=int, default=LossPolicy.skip_steps)
     parser.add_argument("--max-rollbacks", type=int, default=LossPolicy.max_rollbacks)
+    parser.add_argument("--straggler-z-score", type=float, default=StragglerPolicy.z_score)
+    parser.add_argument("--straggler-window-steps", type=int, default=StragglerPolicy.window_steps)
     return parser.parse_args(argv)
 
 
@@ -74,7 +77,10 @@ def main() -> int:
         options.skip_steps,
         options.max_rollbacks,
     )
-    opened = ledger.opened(identity, policy, time.time(), rhythm, loss_policy)
+    straggler_policy = StragglerPolicy(options.straggler_z_score, options.straggler_window_steps)
+    opened = ledger.opened(
+        identity, policy, time.time(), rhythm, loss_policy, straggler_policy=straggler_policy
+    )
     serve(Coordinator(opened, RoundStore(options.store_port).renew), options.http_port)
     return exit_codes.OK
 

@@ -23,14 +23,16 @@ from ..contract.status import (
     STOP_REQUESTED,
     MemoryCheckpoint,
     StatusDocument,
+    Straggler,
 )
-from . import cadence, incidents, memory, progress, rollbacks, rounds, saved, stalls
+from . import cadence, incidents, memory, progress, rollbacks, rounds, saved, stalls, stragglers
 from .cadence import Rhythm
 from .incidents import Recovery
 from .progress import Trained
 from .rollbacks import LossPolicy
 from .rounds import Break, Policy, State
 from .saved import Saved
+from .stragglers import OwnTimes, StragglerPolicy
 
 KEPT_QUARANTINED = 20
 UNHURRIED = cadence.initial(CheckpointConfig(keep_latest=2, interval=1000), devices=1)
@@ -49,6 +51,8 @@ class Ledger:
     identity: Identity
     rounds: State
     loss_policy: LossPolicy = field(default_factory=LossPolicy)
+    straggler_policy: StragglerPolicy = field(default_factory=StragglerPolicy)
+    own_times: OwnTimes = field(default_factory=OwnTimes)
     recoveries: tuple[Recovery, ...] = ()
     trained: Trained = field(default_factory=Trained)
     rhythm: Rhythm = UNHURRIED
@@ -69,9 +73,15 @@ def opened(
     now: float,
     rhythm: Rhythm = UNHURRIED,
     loss_policy: LossPolicy | None = None,
+    straggler_policy: StragglerPolicy | None = None,
 ) -> Ledger:
-    state = rounds.initial(policy, now)
-    return Ledger(identity, state, loss_policy or LossPolicy(), rhythm=rhythm)
+    return Ledger(
+        identity,
+        rounds.initial(policy, now),
+        loss_policy or LossPolicy(),
+        straggler_policy or StragglerPolicy(),
+        rhythm=rhythm,
+    )
 
 
 def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
@@ -156,6 +166,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         cadence=ledger.rhythm.cadence,
         quarantined=ledger.quarantined,
         skipped=ledger.skipped,
+        stragglers=_stragglers(ledger),
         incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
     )
@@ -195,6 +206,14 @@ def _restore(ledger: Ledger, members: tuple[str, ...], now: float) -> Restore | 
     return memory.restore(live, members, saved_step, is_barren=state.barren_rounds > 0)
 
 
+def _stragglers(ledger: Ledger) -> tuple[Straggler, ...]:
+    current = ledger.rounds.round
+    if current is None or current.broken or current.number != ledger.own_times.round:
+        return ()
+    nodes = {agent.name: agent.node for agent in ledger.rounds.agents.values()}
+    return stragglers.stragglers(ledger.own_times, ledger.straggler_policy, nodes)
+
+
 def _new_events(ledger: Ledger, report: AgentReport) -> Iterable[AgentEvent]:
     already = max(0, _acknowledged(ledger, report) - report.first_event)
     return report.events[already:]
@@ -206,7 +225,7 @@ def _acknowledged(ledger: Ledger, report: AgentReport) -> int:
 
 def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) -> Ledger:
     if event.worker:
-        return _with_worker_report(ledger, event.worker, now)
+        return _with_worker_report(ledger, agent_name, event.worker, now)
     if event.stack:
         agent = ledger.rounds.agents[agent_name]
         recoveries = incidents.with_stack(ledger.recoveries, event.stack, agent)
@@ -224,9 +243,16 @@ def _with_event(ledger: Ledger, agent_name: str, event: AgentEvent, now: float) 
     return _rolled_back(after, fault.round, onset=step, seen_at=step)
 
 
-def _with_worker_report(ledger: Ledger, report: WorkerReport, now: float) -> Ledger:
+def _with_worker_report(
+    ledger: Ledger, agent_name: str, report: WorkerReport, now: float
+) -> Ledger:
     if report.step:
         return _with_step(ledger, report.round, report.step, now)
+    if report.own_time:
+        times = stragglers.timed(
+            ledger.own_times, ledger.straggler_policy, report, agent_name, report.own_time
+        )
+        return replace(ledger, own_times=times)
     if saving := report.saving:
         told = stalls.stepping_on if saving.over else stalls.saving
         state = rounds.paced(ledger.rounds, report.round, lambda pace: told(pace, saving.step, now))
@@ -350,7 +376,15 @@ def _shifted(event: AgentEvent, seconds: float) -> AgentEvent:
         return event
     moved = {
         name: replace(told, time=told.time + seconds)
-        for name in ("step", "restored", "saving", "saved", "memory_saved", "quarantined")
+        for name in (
+            "step",
+            "restored",
+            "saving",
+            "saved",
+            "memory_saved",
+            "quarantined",
+            "own_time",
+        )
         if (told := getattr(event.worker, name)) is not None
     }
     return AgentEvent(worker=replace(event.worker, **moved))

@@ -34,6 +34,7 @@ def exposition(read_status: Callable[[], StatusDocument]) -> bytes:
 def families(status: StatusDocument) -> Iterator[Metric]:
     yield from _round_families(status)
     yield from _progress_families(status)
+    yield from _straggler_families(status)
     yield from _incident_families(status)
 
 
@@ -102,6 +103,17 @@ def _cadence_families(status: StatusDocument) -> Iterator[Metric]:
     if (share := cadence.stall_share) is not None:
         text = "Stall of a save, of the time between two"
         yield _gauge(status, "checkpoint_stall_ratio", text, share)
+
+
+def _straggler_families(status: StatusDocument) -> Iterator[Metric]:
+    scores = GaugeMetricFamily(
+        "pretrain_run_straggler_zscore",
+        "How far a slow rank's own time lies above the others', in robust sigmas",
+        labels=("run", "attempt", "rank", "node"),
+    )
+    for slow in status.stragglers:
+        scores.add_metric((*_labels(status), str(slow.rank), slow.node), slow.z_score)
+    yield scores
 
 
 def _incident_families(status: StatusDocument) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ inputs         the finished Data stage's folder, as the worker needs it
 documents      where packed documents start, and who sees whom
 titan          the adapter: RunConfig to torchtitan's Trainer, and its numbers to reports
 checkpointing  torchtitan's checkpoint manager, with manifests
+own_time       how long a rank computes by itself: what tells a slow one
 cpu            every difference between a CPU and an accelerator
 reporting      one worker's reports to its agent
 agreement      all ranks agree when to stop, and how often to save

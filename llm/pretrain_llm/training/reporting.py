@@ -8,6 +8,7 @@ from .. import reports
 from ..contract import environment
 from ..contract.reports import (
     MemorySavedReport,
+    OwnTimeReport,
     QuarantinedReport,
     RestoredReport,
     SavedReport,
@@ -25,6 +26,7 @@ def report(
     saved: SavedReport | None = None,
     memory_saved: MemorySavedReport | None = None,
     quarantined: QuarantinedReport | None = None,
+    own_time: OwnTimeReport | None = None,
 ) -> None:
     """Exactly one of them."""
     rank, number = int(os.environ["RANK"]), int(os.environ.get(environment.ROUND, "0"))
@@ -38,5 +40,6 @@ def report(
             saved=saved,
             memory_saved=memory_saved,
             quarantined=quarantined,
+            own_time=own_time,
         )
     )

@@ -38,7 +38,7 @@ from ..contract import exit_codes, symptoms
 from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
 from ..contract.data_steps import SkippedData
-from ..contract.reports import PERSISTENT, RestoredReport, StepReport
+from ..contract.reports import PERSISTENT, OwnTimeReport, RestoredReport, StepReport
 from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, step_samples
 from ..errors import InputError, NonFiniteError
@@ -50,6 +50,7 @@ from .documents import document_positions
 from .inputs import Inputs, identity
 from .loss import ZLoss
 from .optimizers import optimizers
+from .own_time import OwnTime
 from .reporting import report
 from .skip_step import SkipStep
 
@@ -73,6 +74,7 @@ class Trainer(torchtitan.trainer.Trainer):
         parallel_dims = super().init_distributed()
         self._agreement = Agreement(dist.new_group(backend="gloo"))
         self._ready = False
+        self._own_time: OwnTime | None = None
         return parallel_dims
 
     def train_step(
@@ -85,6 +87,8 @@ class Trainer(torchtitan.trainer.Trainer):
             if symptoms.symptom(str(error)) != symptoms.NON_FINITE:
                 raise
             raise NonFiniteError(str(error), step=self.step) from error
+        if self._own_time and (seconds := self._own_time.stepped()) is not None:
+            report(own_time=OwnTimeReport(self.step, seconds, time.time()))
 
     def should_continue_training(self) -> bool:
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
@@ -92,6 +96,8 @@ class Trainer(torchtitan.trainer.Trainer):
         if is_first:
             self._agreement.listen()
             self._faults = hook.hook(self._scale_weights)
+            if not self.config.compile.enable:
+                self._own_time = OwnTime(self._blocks(), utils.device_type)
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
             skipped = self.dataloader.skipped
@@ -125,6 +131,10 @@ class Trainer(torchtitan.trainer.Trainer):
         super().load_state_dict(state_dict)
         if self._skip_step is not None:
             self._skip_step.gate.restore(state_dict["skip_step"])
+
+    def _blocks(self) -> Iterator[torch.nn.Module]:
+        for part in self.model_parts:
+            yield from part.layers.values()
 
     def _save_and_leave(self) -> None:
         self.checkpointer.save(self.step, last_step=True)

@@ -369,6 +369,20 @@ class LossRecovery(ApiModel):
     max_rollbacks: int = Field(3, ge=0, le=100, description="Of the whole run; then it stops.")
 
 
+class Stragglers(ApiModel):
+    """Ranks that compute slower than the others. Not measured where training.compile is set.
+    zScore and windowSteps hold from the next attempt on.
+    """
+
+    z_score: float = Field(
+        4.0,
+        ge=2,
+        le=100,
+        description="Robust sigmas (1.4826 x MAD, at least 5 %) above the ranks' median.",
+    )
+    window_steps: int = Field(50, ge=20, le=10_000, description="Steps of a rank's median.")
+
+
 class Recovery(ApiModel):
     """Faults in a row that are borne. Progress past the last fault resets the counts."""
 
@@ -395,6 +409,7 @@ class Recovery(ApiModel):
         " with fewer (nodes.min). Holds from the next attempt on.",
     )
     stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
+    stragglers: Stragglers = Field(Stragglers(), description="Ranks slower than the others.")
     loss: LossRecovery = Field(LossRecovery(), description="A loss that goes wrong.")
     fault_injection: bool = Field(
         False,

@@ -59,6 +59,16 @@ class SkippedData(ApiModel):
     end: int = Field(description="The data step after the last one skipped.")
 
 
+class StragglerStatus(ApiModel):
+    """A rank that computes slower than the others."""
+
+    rank: int
+    pod: str
+    node: str
+    z_score: float = Field(description="Robust sigmas above the ranks' median.")
+    slowdown: float = Field(description="Its own time over the ranks' median.")
+
+
 class TrainingStatus(ApiModel):
     step: int = 0
     total_steps: int = 0
@@ -74,6 +84,9 @@ class TrainingStatus(ApiModel):
     updated_at: str | None = Field(None, description="When these figures were written.")
     replayed_max_loss_difference: float = Field(
         0.0, description="Largest difference of the loss between two runs of one step."
+    )
+    stragglers: tuple[StragglerStatus, ...] = Field(
+        (), description="Slow ranks of the running round, slowest first, bounded."
     )
     skipped_data: tuple[SkippedData, ...] = Field(
         (), description="Of each rollback of a loss that went wrong, in their order."

@@ -142,6 +142,9 @@ def _progress(status: RunStatus, now: float) -> Iterator[RenderableType]:
             f"loss {loss}   tokens {amount(training.tokens)}   "
             f"tokens/s {amount(training.tokens_per_second)}   nodes {_nodes(training)}{mfu}"
         )
+        for slow in training.stragglers:
+            words = f"rank {slow.rank} is slow: {slow.slowdown:g} times the median"
+            yield Text(f"{words} (pod {slow.pod}, node {slow.node})", style="yellow")
     yield from _time(status, now)
     latest = status.checkpoints.latest
     saved = (

@@ -145,8 +145,9 @@ def training_job(
 
 
 def _recovery(spec: RunSpec) -> list[str]:
-    stall, loss = spec.recovery.stall, spec.recovery.loss
-    elastic = [f"--shrink-after-seconds={spec.recovery.shrink_after_seconds}"]
+    recovery = spec.recovery
+    stall, loss, stragglers = recovery.stall, recovery.loss, recovery.stragglers
+    elastic = [f"--shrink-after-seconds={recovery.shrink_after_seconds}"]
     return [
         *(elastic if spec.nodes.min else []),
         f"--stall-factor={stall.factor:g}",
@@ -157,6 +158,8 @@ def _recovery(spec: RunSpec) -> list[str]:
         f"--spike-steps={loss.spike_steps}",
         f"--skip-steps={loss.skip_steps}",
         f"--max-rollbacks={loss.max_rollbacks}",
+        f"--straggler-z-score={stragglers.z_score:g}",
+        f"--straggler-window-steps={stragglers.window_steps}",
     ]
 
 
