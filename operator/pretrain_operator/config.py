@@ -15,7 +15,7 @@ from pretrain_llm.contract import meshes
 from pretrain_llm.contract.environment import VOLUME_PATH
 
 from .api.rules import NAME_PATTERN
-from .api.spec import Checkpoint, Data, Model, Nodes, Optimizer, RunSpec, Training
+from .api.spec import Checkpoint, Data, Model, Nodes, Optimizer, Recovery, RunSpec, Training
 from .observed import Run
 
 
@@ -60,6 +60,7 @@ def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
     yield from _model_parallel_violations(spec)
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
+    yield from _recovery_violations(spec.recovery)
 
 
 def _name_violations(name: str) -> Iterator[SpecError]:
@@ -294,6 +295,14 @@ def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = f"exceeds training.sequenceLength {trained}; lower it"
         field = "spec.serving.maxModelLength"
         yield SpecError("serving-length-trained", field, length, remedy)
+
+
+def _recovery_violations(recovery: Recovery) -> Iterator[SpecError]:
+    if recovery.stragglers.action == "Replace" and not recovery.exclude_node_after:
+        remedy = "set it to 1 or more, or stragglers.action to Report"
+        yield SpecError(
+            "straggler-replacement-excludes", "spec.recovery.excludeNodeAfter", 0, remedy
+        )
 
 
 def _repeated(names: list[str]) -> str | None:

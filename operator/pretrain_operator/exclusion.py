@@ -39,7 +39,24 @@ def with_exclusions(case: Case, status: RunStatus, settings: NodeExclusion) -> R
             continue
         if (reason := _reason(case, status, name, settings)) is not None:
             kept.append(_scoped(case, _exclusion(case, name, reason, settings)))
+    kept += _straggler(case, status, kept, settings)
     return status.model_copy(update={"excluded_nodes": tuple(kept)})
+
+
+def _straggler(
+    case: Case, status: RunStatus, kept: list[ExcludedNode], settings: NodeExclusion
+) -> Iterator[ExcludedNode]:
+    """The slowest rank's node: only one of a round, because without it the others may do."""
+    document = case.document(status)
+    if case.spec.recovery.stragglers.action != "Replace" or document is None:
+        return
+    slow = next(iter(document.stragglers), None)
+    if slow is None or not slow.node or len(kept) == MAX_EXCLUDED_NODES:
+        return
+    leaving = {entry.name for entry in kept} & {straggler.node for straggler in document.stragglers}
+    if not leaving:
+        reason = f"rank {slow.rank} is a straggler, score {slow.z_score:g}"
+        yield _scoped(case, _exclusion(case, slow.node, reason, settings))
 
 
 def must_move(case: Case, status: RunStatus, settings: NodeExclusion) -> bool:

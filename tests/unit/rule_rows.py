@@ -204,6 +204,12 @@ ROWS = (
         ("online", "Secret"),
     ),
     Row(
+        "straggler-replacement-excludes",
+        {"recovery": {"excludeNodeAfter": 0, "stragglers": {"action": "Replace"}}},
+        {"recovery": {"excludeNodeAfter": 1, "stragglers": {"action": "Replace"}}},
+        ("excludeNodeAfter", "Report"),
+    ),
+    Row(
         "shard-degree-not-zero",
         {"parallelism": {"dataParallelShard": 0}},
         {"parallelism": {"dataParallelShard": 2}},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pretrain_llm.contract.status import StatusDocument, Straggler
 from pretrain_operator import exclusion, faults, names
 from pretrain_operator.api.status import ExcludedNode, IncidentStatus, RunStatus, Suspect
 from pretrain_operator.case import Case
@@ -63,6 +64,26 @@ def entry(name: str = "a", until: float = NOW + HOUR, since: float = NOW - HOUR)
 
 
 # Of one run
+
+
+@pytest.mark.parametrize(
+    ("action", "slow", "left", "names_of_nodes"),
+    [
+        ("Report", ["a"], [], []),
+        ("Replace", [], [], []),
+        ("Replace", ["a", "b"], [], ["a"]),
+        pytest.param("Replace", ["a", "b"], ["a"], ["a"], id="a still leaves: b waits"),
+        ("Replace", ["b"], ["a"], ["a", "b"]),
+        pytest.param("Replace", [""], [], [], id="a node that is not known"),
+    ],
+)
+def test_node_of_the_slowest_rank_is_left_one_at_a_time(action, slow, left, names_of_nodes):
+    run = demo_run(recovery__stragglers={"action": action})
+    ranks = tuple(Straggler(n, f"pod-{n}", name, 9.0, 2.0, 1.0) for n, name in enumerate(slow))
+    document = StatusDocument("demo", 1, NOW, NOW - HOUR, stragglers=ranks)
+    told = Case(run, run.spec, run_config(run), Observed(NOW, coordinator=document))
+    known = tuple(entry(name) for name in left)
+    assert excluded(told, attempt=1, excluded_nodes=known) == names_of_nodes
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,13 @@ SHAPES = (
         " leave checkpoint.memory out",
         ("self.memory.interval", _SHORTEST_INTERVAL),
     ),
+    Rule(
+        "straggler-replacement-excludes",
+        "spec.recovery",
+        "self.stragglers.action != 'Replace' || self.excludeNodeAfter > 0",
+        "stragglers.action Replace leaves nodes, but excludeNodeAfter 0 leaves none; set it to 1 or"
+        " more, or choose Report",
+    ),
 )
 
 MESH = (

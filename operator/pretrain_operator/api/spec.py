@@ -381,6 +381,10 @@ class Stragglers(ApiModel):
         description="Robust sigmas (1.4826 x MAD, at least 5 %) above the ranks' median.",
     )
     window_steps: int = Field(50, ge=20, le=10_000, description="Steps of a rank's median.")
+    action: Literal["Report", "Replace"] = Field(
+        "Report",
+        description="Replace: the run leaves the slowest rank's node, as one that faults blame.",
+    )
 
 
 class Recovery(ApiModel):
