@@ -16,15 +16,9 @@ from pretrain_llm.contract.environment import VOLUME_PATH
 
 from .api.rules import NAME_PATTERN
 from .api.spec import Checkpoint, Data, Model, Nodes, Optimizer, Recovery, RunSpec, Training
+from .curriculum import curriculum_violations, last_length, segment_configs
 from .observed import Run
-
-
-class SpecError(ValueError):
-    """The user must change the spec: which field, what was found, and what to do."""
-
-    def __init__(self, rule: str, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field} {value}: {remedy}")
-        self.rule = rule
+from .spec_error import SpecError
 
 
 def run_config(run: Run) -> contract.RunConfig:
@@ -58,6 +52,7 @@ def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
     yield from _mesh_violations(spec)
     yield from _nodes_violations(spec)
     yield from _model_parallel_violations(spec)
+    yield from curriculum_violations(spec, world_size(spec.nodes))
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
     yield from _recovery_violations(spec.recovery)
@@ -139,6 +134,10 @@ def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
     if 0 < len(weighted) < len(spec.data.sources):
         remedy = "have a weight, others none; give each one, or none"
         yield SpecError("sources-weighted", "spec.data.sources", ", ".join(weighted), remedy)
+    if weighted and not any(source.weight for source in spec.data.sources):
+        remedy = "all have weight 0; give one that is read from the first step a positive one"
+        field = "spec.data.sources"
+        yield SpecError("sources-some-weight", field, ", ".join(weighted), remedy)
 
 
 def _training_violations(training: Training) -> Iterator[SpecError]:
@@ -269,7 +268,7 @@ def _post_training_violations(spec: RunSpec) -> Iterator[SpecError]:
     for reserved in sorted({"last", "export"} & set(names)):
         remedy = "serving.from uses this name; give the entry another one"
         yield SpecError("post-training-names-free", "spec.postTraining", reserved, remedy)
-    trained = spec.training.sequence_length
+    trained = last_length(spec.training)
     for index, entry in enumerate(spec.post_training):
         if entry.max_length is not None and entry.max_length > trained:
             remedy = f"exceeds training.sequenceLength {trained}; lower it, or leave it out"
@@ -290,7 +289,7 @@ def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
         yield SpecError(
             "serving-devices-divide-heads", "spec.serving.devices", serving.devices, remedy
         )
-    length, trained = serving.max_model_length, spec.training.sequence_length
+    length, trained = serving.max_model_length, last_length(spec.training)
     if length is not None and length > trained:
         remedy = f"exceeds training.sequenceLength {trained}; lower it"
         field = "spec.serving.maxModelLength"
@@ -433,6 +432,7 @@ def _training(training: Training, mesh: contract.ParallelismConfig) -> contract.
         wandb=contract.WandbConfig(wandb.project, wandb.mode) if wandb else None,
         z_loss_weight=training.z_loss_weight,
         skip_step=contract.SkipStepConfig(**skip.model_dump()) if skip else None,
+        curriculum=segment_configs(training, data_ranks),
     )
 
 
@@ -444,7 +444,7 @@ def _post_training(spec: RunSpec) -> tuple[contract.PostTrainingConfig, ...]:
             steps=entry.steps,
             batch_size=entry.batch_size,
             learning_rate=entry.learning_rate,
-            max_length=entry.max_length or spec.training.sequence_length,
+            max_length=entry.max_length or last_length(spec.training),
             dataset_path=volume_path(entry.dataset_path) if entry.dataset_path else None,
         )
         for entry in spec.post_training

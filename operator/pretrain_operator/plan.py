@@ -20,10 +20,11 @@ from . import (
 )
 from .api.status import RunStatus
 from .case import Case
-from .config import SpecError, run_config
+from .config import run_config
 from .observed import Observed, Run
 from .planned import Plan
 from .settings import Settings
+from .spec_error import SpecError
 from .stages import Stop
 from .story import story
 

@@ -17,7 +17,11 @@ from . import crd_client
 from .crd_client import RunClient
 
 NAMESPACE = "crd-rules"
-STARTED = {"attempt": 1, "artifacts": [{"stage": "Data", "path": "/a", "time": "t"}]}
+STARTED = {
+    "attempt": 1,
+    "artifacts": [{"stage": "Data", "path": "/a", "time": "t"}],
+    "training": {"step": 5},
+}
 TRAINED = {
     "attempt": 1,
     "artifacts": [

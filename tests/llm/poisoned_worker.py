@@ -51,13 +51,13 @@ def _poison() -> None:
 
     factors = {int(step): float(by) for step, by in json.loads(os.environ[POISON]).items()}
     trained = Path(os.environ[TRAINED]) / f"rank-{os.environ['RANK']}"
-    original_samples = titan.step_samples
+    original_samples = titan.batch_samples
     original_step = titan.Trainer.forward_backward_step
     batch = {"data_step": -1}
 
-    def step_samples(step: int, **shape: int) -> range:
-        batch["data_step"] = step
-        return original_samples(step, **shape)
+    def batch_samples(first: int, **shape: int) -> range:
+        batch["data_step"] = first // shape["global_batch_size"]
+        return original_samples(first, **shape)
 
     def forward_backward_step(self: titan.Trainer, **inputs: Any) -> Any:
         with trained.open("a") as file:
@@ -65,7 +65,7 @@ def _poison() -> None:
             file.write(f"{number} {self.step} {batch['data_step']}\n")
         return original_step(self, **inputs) * factors.get(batch["data_step"], 1.0)
 
-    titan.step_samples = step_samples
+    titan.batch_samples = batch_samples
     titan.Trainer.forward_backward_step = forward_backward_step
 
 

@@ -125,7 +125,7 @@ def test_checkpoints_of_other_data_are_refused(volume: Path) -> None:
 def test_checkpoint_of_another_sequence_length_is_refused(volume: Path) -> None:
     error = _refused(changed(_run(volume), training={"sequence_length": 16}))
     assert error.field == "spec.training.sequenceLength"
-    assert "32 tokens" in error.message
+    assert "1536 tokens" in error.message
 
 
 def test_checkpoint_of_another_batch_size_that_does_not_divide_is_refused(volume: Path) -> None:

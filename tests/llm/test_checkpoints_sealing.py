@@ -13,11 +13,12 @@ from pretrain_llm.checkpoints import folders
 from pretrain_llm.checkpoints.sealing import Save, Sealer
 from pretrain_llm.checkpoints.selection import Identity
 from pretrain_llm.contract.config import CheckpointConfig
+from pretrain_llm.contract.curriculum import Consumed
 from pretrain_llm.contract.reports import SavedReport
 
 from .test_checkpoints_folders import verified, write_files
 
-IDENTITY = Identity("model", "tokenizer", "data", "run", 8, 32, 1)
+IDENTITY = Identity("model", "tokenizer", "data", "run", 1)
 POLICY = CheckpointConfig(interval=1, keep_latest=2)
 
 
@@ -36,7 +37,12 @@ def saved() -> list[SavedReport]:
 
 @pytest.fixture
 def sealer(group: dist.ProcessGroup, tmp_path: Path, saved: list[SavedReport]) -> Sealer:
-    return Sealer(tmp_path, IDENTITY, POLICY, {"torch": "2"}, group, saved.append)
+    versions = {"torch": "2"}
+    return Sealer(tmp_path, IDENTITY, POLICY, versions, _consumed, group, saved.append)
+
+
+def _consumed(step: int) -> Consumed:
+    return Consumed(samples=8 * step, tokens=256 * step)
 
 
 def test_sealing_waits_for_the_writing_and_then_reports(

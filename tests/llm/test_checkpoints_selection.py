@@ -17,7 +17,7 @@ from pretrain_llm.contract.config import CheckpointConfig
 from pretrain_llm.contract.manifests import CheckpointManifest, FileEntry
 from pretrain_llm.errors import InputError
 
-OURS = Identity("model-1", "tokenizer-1", "data-1", "run-1", 8, 32, 2)
+OURS = Identity("model-1", "tokenizer-1", "data-1", "run-1", 2)
 THEIRS = CheckpointManifest(
     4, 1024, 32, 2, "model-1", "tokenizer-1", "data-1", "run-1", 0.0, {}, ()
 )

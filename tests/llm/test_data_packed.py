@@ -11,8 +11,8 @@ from pretrain_llm.data.index import Shard, ShardIndex
 from pretrain_llm.data.packed import (
     PackedDataset,
     PackedTokens,
+    batch_samples,
     sample_index,
-    step_samples,
 )
 from pretrain_llm.data.permutation import permuted
 from pretrain_llm.errors import InputError
@@ -61,10 +61,10 @@ def test_sample_index_each_epoch_takes_all_in_another_order() -> None:
 
 
 @pytest.mark.parametrize("dp_size", [1, 2, 3, 4, 6, 12])
-def test_step_samples_any_world_size_makes_the_same_global_batch(dp_size: int) -> None:
+def test_batch_samples_any_world_size_makes_the_same_global_batch(dp_size: int) -> None:
     def batch(step: int) -> list[int]:
         ranks = (
-            step_samples(step, global_batch_size=12, dp_rank=rank, dp_size=dp_size)
+            batch_samples(step * 12, global_batch_size=12, dp_rank=rank, dp_size=dp_size)
             for rank in range(dp_size)
         )
         return [position for positions in ranks for position in positions]
@@ -74,9 +74,9 @@ def test_step_samples_any_world_size_makes_the_same_global_batch(dp_size: int) -
     ]
 
 
-def test_step_samples_uneven_batch_raises() -> None:
+def test_batch_samples_uneven_batch_raises() -> None:
     with pytest.raises(ValueError, match="12 does not divide by 5"):
-        step_samples(0, global_batch_size=12, dp_rank=0, dp_size=5)
+        batch_samples(0, global_batch_size=12, dp_rank=0, dp_size=5)
 
 
 def test_dataset_one_epoch_reads_every_token(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pretrain_llm.training import memory
 from pretrain_llm.training.memory import MemoryTier, ShardMismatchError
 
 AT = Generation(3, 20)
-IDENTITY = Identity("m", "t", "d", "c", samples_per_step=8, tokens_per_sample=32, world_size=1)
+IDENTITY = Identity("m", "t", "d", "c", world_size=1)
 
 
 class Optimizer(Stateful):

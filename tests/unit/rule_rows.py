@@ -30,6 +30,7 @@ class Row:
 _FOUR_NODES = {"nodes.count": 4}
 _GPT2 = {"model.architecture": "gpt2", "model.numKVHeads": None}
 _MUON = {"training.optimizer.name": "Muon", "training.optimizer.adamwLearningRate": 3e-3}
+_CURRICULUM = "training.curriculum"
 _UNTIED = {"model.tieEmbeddings": False}
 
 
@@ -52,6 +53,10 @@ def _sources(*names: str, **weights: float) -> list[dict[str, Any]]:
     return [
         row | ({"weight": weights[row["name"]]} if row["name"] in weights else {}) for row in rows
     ]
+
+
+def _weights(*names: str) -> list[dict[str, Any]]:
+    return [{"fromStep": 9, "weights": [{"name": name, "weight": 1} for name in names]}]
 
 
 ROWS = (
@@ -340,6 +345,93 @@ ROWS = (
         ("dpo", "use one of"),
     ),
     Row(
+        "sources-some-weight",
+        {"data.sources": _sources("a", "b", a=0, b=0)},
+        {"data.sources": _sources("a", "b", a=0, b=1)},
+        ("a", "b", "positive"),
+    ),
+    Row(
+        "curriculum-in-steps",
+        {"training.steps": None, "training.tokens": 1e6},
+        {"training.steps": 11},
+        ("1 segments", "set steps"),
+        base={_CURRICULUM: [{"fromStep": 10}]},
+    ),
+    Row(
+        "curriculum-in-order",
+        {_CURRICULUM: [{"fromStep": 9}, {"fromStep": 9}]},
+        {_CURRICULUM: [{"fromStep": 9}, {"fromStep": 10}]},
+        ("[9, 9]", "after the one before"),
+    ),
+    Row(
+        "curriculum-below-steps",
+        {_CURRICULUM: [{"fromStep": 240}]},
+        {_CURRICULUM: [{"fromStep": 239}]},
+        ("240", "before the end"),
+    ),
+    Row(
+        "curriculum-sources-known",
+        {_CURRICULUM: _weights("a", "c")},
+        {_CURRICULUM: _weights("a", "b")},
+        ("[9]", "use one of"),
+        base={"data.sources": _sources("a", "b")},
+    ),
+    Row(
+        "curriculum-sources-once",
+        {_CURRICULUM: _weights("a", "a")},
+        {_CURRICULUM: _weights("a", "b")},
+        ("[9]", "give each one"),
+        base={"data.sources": _sources("a", "b")},
+    ),
+    Row(
+        "curriculum-fits-positions",
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 512}]},
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 512}], "model.maxPositions": 512},
+        ("[9]", "set model.maxPositions"),
+        base=_GPT2,
+    ),
+    Row(
+        "curriculum-has-rotation",
+        {_CURRICULUM: [{"fromStep": 9, "ropeTheta": 500000}]},
+        {_CURRICULUM: [{"fromStep": 9, "learningRate": 0.001}]},
+        ("[9]", "gpt2", "leave it out"),
+        base=_GPT2,
+    ),
+    Row(
+        "curriculum-batch-divides",
+        {_CURRICULUM: [{"fromStep": 9, "globalBatchSize": 13}]},
+        {_CURRICULUM: [{"fromStep": 9, "globalBatchSize": 14}]},
+        ("[9]", "2", "multiple"),
+    ),
+    Row(
+        "curriculum-batch-divides",
+        {_CURRICULUM: [{"fromStep": 9, "globalBatchSize": 20}, {"fromStep": 11}]},
+        {_CURRICULUM: [{"fromStep": 9, "globalBatchSize": 20, "localBatchSize": 2}]},
+        ("[9]", "2", "multiple"),
+        base={"training.localBatchSize": 4},
+    ),
+    Row(
+        "curriculum-pipeline-fed",
+        {_CURRICULUM: [{"fromStep": 9, "localBatchSize": 1}]},
+        {_CURRICULUM: [{"fromStep": 9, "localBatchSize": 2}]},
+        ("[9]", "pipelineParallel 2", "raise it"),
+        base={**_UNTIED, "parallelism": {"pipelineParallel": 2}},
+    ),
+    Row(
+        "curriculum-sequence-splits",
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 257}]},
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 258}]},
+        ("[9]", "tensorParallel 2", "multiple"),
+        base={"parallelism": {"tensorParallel": 2}},
+    ),
+    Row(
+        "post-training-length-trained",
+        {"postTraining": [{"name": "sft", "steps": 1, "maxLength": 513}]},
+        {"postTraining": [{"name": "sft", "steps": 1, "maxLength": 512}]},
+        ("512", "513", "lower it"),
+        base={_CURRICULUM: [{"fromStep": 9, "sequenceLength": 512}, {"fromStep": 10}]},
+    ),
+    Row(
         "serving-devices-divide-heads",
         {"serving.devices": 3},
         {"serving.devices": 2},
@@ -396,6 +488,11 @@ EDITS = (
         "started-optimiser",
         {"training.precision": "bfloat16"},
         {"training.activationCheckpointing": "full"},
+    ),
+    Edit(
+        "started-curriculum",
+        {"training.curriculum": [{"fromStep": 5, "sequenceLength": 512}]},
+        {"training.curriculum": [{"fromStep": 6, "sequenceLength": 512}]},
     ),
     Edit("started-device", {"nodes.deviceResource": "example.com/gpu"}, {"nodes.count": 4}),
     Edit(

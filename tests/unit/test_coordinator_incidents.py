@@ -26,9 +26,10 @@ GLOO = "Gloo connectFullMesh failed: Connection closed by peer [10.0.0.1]:1"
 class Run:
     """A ledger, and agents that number their events as real ones do."""
 
-    def __init__(self) -> None:
+    def __init__(self, boundaries: tuple[int, ...] = ()) -> None:
         identity = Identity("run", attempt=1, total_steps=100, coordinator="one")
-        self.ledger = ledger.opened(identity, Policy(nodes=2, spares=0), T0)
+        policy = Policy(nodes=2, spares=0, boundaries=boundaries)
+        self.ledger = ledger.opened(identity, policy, T0)
         self.sent = {"a": 0, "b": 0}
         self.report("a", T0)
         self.report("b", T0)
@@ -215,6 +216,14 @@ def test_recovery_cut_short_keeps_its_open_durations() -> None:
     first, second = run.status.incidents
     assert (first.reschedule_seconds, first.first_step_seconds) == (0.5, None)
     assert (second.round, second.first_step_seconds) == (2, 1.0)
+
+
+@pytest.mark.parametrize(("number", "is_last"), [(39, False), (40, True), (100, True)])
+def test_round_has_no_further_step_at_the_end_of_a_segment(number: int, is_last: bool) -> None:
+    run = Run(boundaries=(40,))
+    run.report("a", T0 + 1, step(number, T0 + 1))
+    assert run.ledger.rounds.round
+    assert run.ledger.rounds.round.pace.is_last == is_last
 
 
 def test_step_reported_after_the_end_moves_the_last_step() -> None:

@@ -8,7 +8,8 @@ from itertools import product
 import pytest
 
 from pretrain_llm.contract import meshes
-from pretrain_llm.contract.config import ParallelismConfig, RunConfig
+from pretrain_llm.contract.config import ParallelismConfig, RunConfig, SegmentConfig
+from pretrain_llm.contract.curriculum import segments
 from pretrain_operator.config import run_config
 
 from .runs import demo_run
@@ -133,3 +134,15 @@ def test_fewer_nodes(whole: RunConfig, expected: tuple[int, ...]) -> None:
 )
 def test_ranks_of_a_round(whole: RunConfig, world_size: int, data_ranks_then: int) -> None:
     assert data_ranks(meshes.on_ranks(whole, world_size)) == data_ranks_then
+
+
+def test_every_segment_of_a_curriculum_fits_fewer_nodes() -> None:
+    whole = run(4)
+    later = SegmentConfig(10, global_batch_size=32, local_batch_size=8)
+    whole = replace(whole, training=replace(whole.training, curriculum=(later,)))
+    assert meshes.on_nodes(whole, 4) == whole
+    assert meshes.fewer_nodes(whole) == (2, 1), "32 do not divide by 3"
+    fewer = meshes.on_nodes(whole, 2)
+    assert fewer
+    sizes = [segment.run.training.local_batch_size for segment in segments(fewer)]
+    assert sizes == [12, 8]

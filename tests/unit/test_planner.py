@@ -286,3 +286,24 @@ def test_muon_keeps_one_moment_of_the_matrices_of_blocks() -> None:
     assert before - after == 4 * matrices
     saved = adamw.memory.optimizer_bytes - with_muon.memory.optimizer_bytes
     assert saved == 4 * matrices / 16  # on 16 devices
+
+
+def test_curriculum_figures_are_those_of_its_segments() -> None:
+    curriculum = [
+        {"fromStep": 700},
+        {"fromStep": 800, "sequenceLength": 8192, "globalBatchSize": 128, "localBatchSize": 4},
+    ]
+    lengths = {"steps": 1000, "tokens": None}
+    plan = plan_run(spec(training={**lengths, "curriculum": curriculum}))
+    first, second, long = plan.segments
+    assert [segment.steps for segment in plan.segments] == [700, 100, 200]
+    assert [segment.accumulation for segment in plan.segments] == [4, 4, 2]
+    assert plan.tokens == sum(segment.tokens for segment in plan.segments) == 1000 * 512 * 2048
+    assert plan.compute.flops == pytest.approx(sum(s.compute.flops for s in plan.segments))
+    assert plan.compute.attention_flops == pytest.approx(
+        sum(s.compute.attention_flops for s in plan.segments)
+    )
+    assert first.compute.attention_flops == 7 * second.compute.attention_flops
+    assert long.compute.attention_flops == 4 * 2 * second.compute.attention_flops
+    assert plan.memory.total_bytes == long.memory_bytes > first.memory_bytes
+    assert plan_run(spec(training=lengths)).segments == ()

@@ -232,6 +232,30 @@ def test_draining_all_saved_breaks_without_charge() -> None:
 
 
 @pytest.mark.parametrize(
+    ("boundaries", "asked", "incident"),
+    [
+        ((6,), False, None),
+        ((6,), True, status.STOP_REQUESTED),
+        ((7,), False, status.STOP_REQUESTED),
+    ],
+)
+def test_all_saved_unasked_at_a_boundary_next_round_starts_without_an_incident(
+    boundaries: tuple[int, ...], asked: bool, incident: str | None
+) -> None:
+    state = in_round()
+    state = replace(state, policy=replace(state.policy, boundaries=boundaries))
+    state = rounds.paced(state, 1, lambda pace: replace(pace, step=6))
+    state = told(state, T0 + 1, report("a", WAITING, round=1, saved=True))
+    assert state.round
+    assert (state.round.number, state.round.broken) == (1, None), "b has not saved yet"
+    last = report("b", LEFT, round=1) if asked else report("b", WAITING, round=1, saved=True)
+    state = told(state, T0 + 1.5, last)
+    assert evidence(state) == (incident and (incident, "a"))
+    assert state.round
+    assert (state.round.number, state.barren_rounds) == (2, 0)
+
+
+@pytest.mark.parametrize(
     ("is_echo", "expected"),
     [(True, (status.STOP_REQUESTED, "b")), (False, (status.WORKER_EXIT, "a"))],
 )

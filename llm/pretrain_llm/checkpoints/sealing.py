@@ -22,6 +22,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from ..contract.config import CheckpointConfig
+from ..contract.curriculum import Consumed
 from ..contract.data_steps import SkippedData
 from ..contract.manifests import CheckpointManifest, FileEntry
 from ..contract.reports import SavedReport
@@ -46,13 +47,16 @@ class Sealer:
         identity: Identity,
         policy: CheckpointConfig,
         versions: dict[str, str],
+        consumed: Callable[[int], Consumed],
         group: dist.ProcessGroup,
         on_saved: Callable[[SavedReport], None],
     ) -> None:
-        """`group`: gloo over all ranks, used by nobody else once saves are submitted."""
+        """`consumed`: by the run when so many steps are finished. `group`: gloo over all ranks,
+        used by nobody else once saves are submitted."""
         self._root, self._identity, self._policy = root, identity, policy
         self._versions, self._group, self._on_saved = versions, group, on_saved
         self.skipped = SkippedData()  # that the saved steps have passed, or will come to
+        self._consumed = consumed
         self._saves: queue.Queue[Save] = queue.Queue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="sealer", daemon=True)
@@ -105,12 +109,11 @@ class Sealer:
         return None if everybodys is None else tuple(sorted(sum(everybodys, ()), key=_path))
 
     def _manifest(self, step: int, files: tuple[FileEntry, ...]) -> CheckpointManifest:
-        identity = self._identity
-        samples = step * identity.samples_per_step
+        identity, consumed = self._identity, self._consumed(step)
         return CheckpointManifest(
             step=step,
-            tokens=samples * identity.tokens_per_sample,
-            samples=samples,
+            tokens=consumed.tokens,
+            samples=consumed.samples,
             world_size=identity.world_size,
             model_fingerprint=identity.model_fingerprint,
             tokenizer_fingerprint=identity.tokenizer_fingerprint,

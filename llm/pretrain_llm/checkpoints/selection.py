@@ -22,8 +22,6 @@ class Identity:
     tokenizer_fingerprint: str
     data_digest: str
     config_digest: str  # told, not compared: a longer run or another mesh may go on from it
-    samples_per_step: int
-    tokens_per_sample: int
     world_size: int
 
 

@@ -3,6 +3,7 @@
 environment   names of environment variables, ports and mount points
 exit_codes    what a process's exit code means
 layout        where things lie on the run's volume
+curriculum    the segments of a run, and what it has consumed at a step
 config        the rendered configuration that every pod of a run reads
 meshes        the parallel degrees of a run that has fewer nodes than it asks for
 intervals     how often to save

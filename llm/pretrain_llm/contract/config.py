@@ -68,8 +68,8 @@ class DataConfig:
 
     @property
     def weights(self) -> dict[str, float] | None:
-        """By name of the source; None where all text is one stream."""
-        found = {s.name: s.weight for s in self.sources if s.weight is not None}
+        """By name of the sources that are read; None where all text is one stream."""
+        found = {s.name: s.weight for s in self.sources if s.weight}
         return found or None
 
 
@@ -109,6 +109,26 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class WeightConfig:
+    name: str  # of a source
+    weight: float
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """What changes after a step; None: it stays as it was. contract.curriculum applies it."""
+
+    from_step: int  # finished steps at which it begins
+    sequence_length: int | None = None
+    global_batch_size: int | None = None
+    local_batch_size: int | None = None
+    rope_theta: float | None = None
+    learning_rate: float | None = None
+    schedule: ScheduleConfig | None = None
+    weights: tuple[WeightConfig, ...] = ()  # of the sources that are read; empty: as they were
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     sequence_length: int  # tokens
     global_batch_size: int  # sequences
@@ -124,6 +144,7 @@ class TrainingConfig:
     wandb: WandbConfig | None = None
     z_loss_weight: float = 0.0
     skip_step: SkipStepConfig | None = None
+    curriculum: tuple[SegmentConfig, ...] = ()  # by from_step
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .config import RunConfig
+from .config import RunConfig, TrainingConfig
+from .curriculum import segments
 
 
 def on_nodes(run: RunConfig, nodes: int) -> RunConfig | None:
@@ -21,13 +22,13 @@ def on_nodes(run: RunConfig, nodes: int) -> RunConfig | None:
     It holds more of the model only where there are fewer ranks than shards.
     """
     ranks = data_parallel_ranks(run, nodes)
-    local_batch_size = _local_batch_size(run, ranks)
-    if not local_batch_size:
+    sizes = _local_batch_sizes(run, ranks)
+    if not all(sizes):
         return None
     shards = _shards(ranks, run.parallelism.data_parallel_shard)
     return replace(
         run,
-        training=replace(run.training, local_batch_size=local_batch_size),
+        training=_with_local_batches(run, sizes),
         parallelism=replace(
             run.parallelism,
             data_parallel_replicate=ranks // shards,
@@ -52,7 +53,7 @@ def fewer_nodes(run: RunConfig) -> tuple[int, ...]:
     fewest = run.nodes.min or run.nodes.count
     counts = range(run.nodes.count - 1, fewest - 1, -1)
     return tuple(
-        nodes for nodes in counts if _local_batch_size(run, data_parallel_ranks(run, nodes))
+        nodes for nodes in counts if all(_local_batch_sizes(run, data_parallel_ranks(run, nodes)))
     )
 
 
@@ -61,6 +62,22 @@ def data_parallel_ranks(run: RunConfig, nodes: int) -> int:
     model_ranks = run.parallelism.tensor_parallel * run.parallelism.pipeline_parallel
     groups, rest = divmod(nodes * run.nodes.devices_per_node, model_ranks)
     return 0 if rest else groups
+
+
+def _with_local_batches(run: RunConfig, sizes: tuple[int, ...]) -> TrainingConfig:
+    """`sizes` are of the segments, the first the run's own."""
+    if sizes == tuple(segment.run.training.local_batch_size for segment in segments(run)):
+        return run.training
+    changes = zip(run.training.curriculum, sizes[1:], strict=True)
+    return replace(
+        run.training,
+        local_batch_size=sizes[0],
+        curriculum=tuple(replace(segment, local_batch_size=size) for segment, size in changes),
+    )
+
+
+def _local_batch_sizes(run: RunConfig, ranks: int) -> tuple[int, ...]:
+    return tuple(_local_batch_size(segment.run, ranks) for segment in segments(run))
 
 
 def _local_batch_size(run: RunConfig, ranks: int) -> int:

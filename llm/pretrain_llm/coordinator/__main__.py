@@ -16,7 +16,7 @@ import time
 import uuid
 from types import FrameType
 
-from ..contract import codec, config, environment, exit_codes, meshes
+from ..contract import codec, config, curriculum, environment, exit_codes, meshes
 from . import cadence, ledger
 from .ledger import Identity
 from .rollbacks import LossPolicy
@@ -64,6 +64,7 @@ def main() -> int:
         patience=patience,
         fewer_nodes=meshes.fewer_nodes(run),
         shrink_after_seconds=options.shrink_after_seconds,
+        boundaries=curriculum.boundaries(run),
     )
     identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
     from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start

@@ -290,7 +290,8 @@ def _with_step(ledger: Ledger, round_number: int, step: StepReport, now: float) 
     if first is not None:  # told late: its round went back to before that step
         trained = progress.rolled_back(trained, first)
     median_seconds = progress.median_step_seconds(trained)
-    is_last = step.step >= ledger.identity.total_steps
+    ends_segment = step.step in ledger.rounds.policy.boundaries
+    is_last = ends_segment or step.step >= ledger.identity.total_steps
     state = rounds.paced(
         rounds.stepped(ledger.rounds, step.step),
         round_number,

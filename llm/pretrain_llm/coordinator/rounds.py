@@ -8,7 +8,8 @@
    finished <----------------------+   +------------------------------------------------------+
 
 A member that was asked to leave does not break the round at once: its workers and everybody
-else's are saving together, and a broken round kills workers. The round drains first.
+else's are saving together, and a broken round kills workers. The round drains first. So it does
+where a segment of the curriculum ends: all workers save and leave, and the next round goes on.
 
 Where agents are missing for too long, the next round is smaller, if the run allows that. A round
 that lacks agents drains once they are back, so that the next one is larger and no step is lost.
@@ -26,6 +27,7 @@ from .stalls import Pace, Patience
 
 MAX_BACK_OFF_SECONDS = 30.0
 STALL_SECONDS = 1.0  # a clock that jumps further than this says nothing about the agents
+SEGMENT_ENDED = "SegmentEnded"  # Break.evidence; no incident
 FORGET_SECONDS = 60.0  # after which an agent that is gone is no longer shown
 
 
@@ -39,6 +41,7 @@ class Policy:
     adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
     save_seconds: float = 60.0  # a draining round is broken after this
     patience: Patience = field(default_factory=Patience)
+    boundaries: tuple[int, ...] = ()  # steps after which all workers save and leave
     fewer_nodes: tuple[int, ...] = ()  # legal sizes of a smaller round, largest first
     shrink_after_seconds: float = 120.0  # that a round waits for more agents
 
@@ -67,7 +70,7 @@ class Break:
     """Why and when a round was broken."""
 
     time: float
-    evidence: str  # contract.status.EVIDENCE
+    evidence: str  # contract.status.EVIDENCE, or SEGMENT_ENDED
     agent: str | None = None
     since: float | None = None  # when the fault began, where that is known
 
@@ -97,7 +100,7 @@ class State:
     ticked_at: float
     agents: Mapping[str, Agent] = field(default_factory=dict)  # never changed in place
     round: Round | None = None
-    ended: Round | None = None  # the newest that was broken
+    ended: Round | None = None  # the newest that was broken by an incident
     highest_round: int = 0  # numbers are never used twice, whichever coordinator gave them
     highest_step: int = 0
     barren_rounds: int = 0  # in a row, that ended without a step never reached before
@@ -173,6 +176,8 @@ def broken(state: State, reason: Break) -> State:
     if state.round is None or state.round.broken or state.finished:
         return state
     ended = replace(state.round, broken=reason)
+    if reason.evidence == SEGMENT_ENDED:
+        return replace(state, round=ended)
     return replace(state, round=ended, ended=ended)
 
 
@@ -281,7 +286,8 @@ def break_reason(state: State, now: float) -> Break | None:
         if evidence := _member_evidence(state, name, now):
             return Break(now, evidence, name)
     if draining := state.round.draining:
-        return replace(draining, time=now) if _is_drained(state, draining, now) else None
+        drained = replace(draining, time=now, evidence=_let_go_evidence(state, draining))
+        return drained if _is_drained(state, draining, now) else None
     pace = state.round.pace
     if stalls.is_stalled(state.policy.patience, pace, now):
         return Break(now, status.STALLED, since=pace.moved_at)
@@ -317,6 +323,14 @@ def _is_drained(state: State, draining: Break, now: float) -> bool:
     if now > draining.time + limit_seconds:
         return True
     return not any(agent.state in (RUNNING, LEAVING) for agent in _known_members(state))
+
+
+def _let_go_evidence(state: State, draining: Break) -> str:
+    """Nobody was asked to leave where all workers left after the last step of a segment."""
+    assert state.round is not None
+    asked = any(agent.state in (LEAVING, LEFT) for agent in _known_members(state))
+    at_boundary = state.round.pace.step in state.policy.boundaries
+    return SEGMENT_ENDED if at_boundary and not asked else draining.evidence
 
 
 def _has_let_go(agent: Agent, current: Round) -> bool:
@@ -418,7 +432,7 @@ def _barren_rounds(state: State) -> int:
     """With the broken round counted. Read late: its last steps may be reported after its end."""
     if state.round is None or state.round.broken is None:
         return 0
-    if state.round.broken.evidence in (status.STOP_REQUESTED, status.MORE_NODES):
+    if state.round.broken.evidence in (status.STOP_REQUESTED, status.MORE_NODES, SEGMENT_ENDED):
         return state.barren_rounds
     progressed = state.highest_step > state.round.highest_step_before
     return 0 if progressed else state.barren_rounds + 1

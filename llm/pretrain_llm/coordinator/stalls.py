@@ -29,7 +29,7 @@ class Pace:
     step: int | None = None  # the round's last; None: it starts
     median_step_seconds: float = 0.0  # as of that step
     saving_step: int = 0  # the newest whose save has begun
-    is_last: bool = False  # the run has no further step
+    is_last: bool = False  # the round has no further step
 
 
 def stepped(

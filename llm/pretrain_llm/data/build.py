@@ -27,6 +27,7 @@ from ..artifacts import (
 )
 from ..contract import codec, config
 from ..contract.config import DataConfig, RunConfig
+from ..contract.curriculum import segments
 from ..contract.manifests import ArtifactManifest
 from ..contract.results import StageResult
 from ..errors import InputError
@@ -63,12 +64,13 @@ def build(run: RunConfig) -> StageResult:
 
 
 def check_samples(index: ShardIndex, run: RunConfig) -> None:
-    """Raises InputError unless there is a sample, of every source if they are weighted."""
-    length = run.training.sequence_length
-    check_one_sample(index.train_tokens, length)
-    for name in run.data.weights or ():
-        tokens = sum(shard.tokens for shard in index.train if shard.source == name)
-        check_one_sample(tokens, length, name)
+    """Raises InputError unless there is a sample of every source that a segment reads."""
+    for segment in segments(run):
+        length = segment.run.training.sequence_length
+        check_one_sample(index.train_tokens, length)
+        for name in segment.run.data.weights or ():
+            tokens = sum(shard.tokens for shard in index.train if shard.source == name)
+            check_one_sample(tokens, length, name)
 
 
 def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:

@@ -116,8 +116,8 @@ def check_one_sample(train_tokens: int, sequence_length: int, source: str = "") 
         )
 
 
-def step_samples(step: int, *, global_batch_size: int, dp_rank: int, dp_size: int) -> range:
-    """Positions that one data-parallel rank trains in data step `step` (contract.data_steps).
+def batch_samples(first: int, *, global_batch_size: int, dp_rank: int, dp_size: int) -> range:
+    """Positions that one data-parallel rank trains of the global batch that starts at `first`.
 
     The ranks' ranges, in order of rank, make up the global batch whatever `dp_size` is. Successive
     slices of the local batch size are the micro-batches of gradient accumulation.
@@ -126,8 +126,12 @@ def step_samples(step: int, *, global_batch_size: int, dp_rank: int, dp_size: in
     if global_batch_size % dp_size:
         raise ValueError(f"a global batch of {global_batch_size} does not divide by {dp_size}")
     share = global_batch_size // dp_size
-    first = step * global_batch_size + dp_rank * share
-    return range(first, first + share)
+    return range(first + dp_rank * share, first + (dp_rank + 1) * share)
+
+
+def order_seed(seed: int, order: int) -> int:
+    """Of a run's data order; the first has the run's own."""
+    return mixed(mixed(seed) ^ order) if order else seed
 
 
 def sample_index(position: int, samples: int, *, seed: int) -> int:

@@ -12,6 +12,7 @@ from .. import artifacts
 from ..checkpoints import folders
 from ..checkpoints.selection import Identity, newest_whole
 from ..contract.config import RunConfig, digest
+from ..contract.curriculum import segment_of
 from ..contract.manifests import ArtifactManifest, CheckpointManifest
 from ..contract.results import StageResult
 from ..errors import InputError
@@ -30,6 +31,7 @@ def export(run: RunConfig) -> StageResult:
     if checkpoint.step < run.training.steps:
         steps = f"step {checkpoint.step} of {run.training.steps}"
         logger.error("exporting %s: nothing newer verifies (see quarantine/)", steps)
+    run = segment_of(run, checkpoint.step).run  # its length and rotation are the model's
     inputs_digest = _inputs_digest(run, inputs, checkpoint)
     if result := artifacts.finished(folder, inputs_digest):
         return result

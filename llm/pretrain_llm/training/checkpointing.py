@@ -19,6 +19,7 @@ from ..checkpoints.restoring import agreed_skips, newest_listed, newest_verified
 from ..checkpoints.sealing import Save, Sealer
 from ..checkpoints.selection import Identity
 from ..contract.config import CheckpointConfig
+from ..contract.curriculum import Segment
 from ..contract.data_steps import SkippedData
 from ..contract.reports import PERSISTENT, SCRATCH, QuarantinedReport, SavedReport, SavingReport
 from .memory import MemoryTier
@@ -33,6 +34,7 @@ class VerifiedCheckpoints(CheckpointManager):
         identity: Identity
         policy: CheckpointConfig
         mesh: tuple[int, ...]  # degrees: only the same one reads what is in memory
+        segment: Segment  # of the curriculum: the only one this process trains
 
     def __init__(self, config: Config, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -50,6 +52,7 @@ class VerifiedCheckpoints(CheckpointManager):
             config.identity,
             config.policy,
             {name: version(name) for name in ("torch", "torchtitan")},
+            config.segment.consumed,
             self._group,
             _report_saved,
         )

@@ -44,8 +44,6 @@ def identity(run: RunConfig, inputs: Inputs) -> Identity:
         tokenizer_fingerprint=inputs.index.tokenizer_fingerprint,
         data_digest=inputs.data_digest,
         config_digest=digest(run),
-        samples_per_step=run.training.global_batch_size,
-        tokens_per_sample=run.training.sequence_length,
         world_size=mesh.world_size(run.parallelism),
     )
 

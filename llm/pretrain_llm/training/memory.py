@@ -162,10 +162,8 @@ class MemoryTier:
         offered, local_rank = self._place.offered, self._place.local_rank
         if offered is None:
             return "nothing is in memory"
-        if offered.step < saved_step:
-            return f"step {saved_step} is on the volume, step {offered.step} in memory"
-        if unsaved := [step for step in range(saved_step + 1, offered.step) if must_keep(step)]:
-            return f"step {unsaved[0]} is to be kept on the volume, and is not there yet"
+        if words := outdated(offered, saved_step, must_keep):
+            return words
         shards = generations.read_shards(self._place.root, offered, self._place.node_rank)
         if shards is None:
             return f"{self._shards()} is not whole"
@@ -178,6 +176,15 @@ class MemoryTier:
             return f"of another {', '.join(others)}"
         then = codec.decode(SkippedData, saved.get("skipped", {}))
         return None if then.agrees(self.skipped, offered.step) else OTHER_HISTORY
+
+
+def outdated(offered: Generation, saved_step: int, must_keep: Callable[[int], bool]) -> str | None:
+    """Why what is offered is not to be gone on from, by its step alone, in words."""
+    if offered.step < saved_step:
+        return f"step {saved_step} is on the volume, step {offered.step} in memory"
+    if unsaved := [step for step in range(saved_step + 1, offered.step) if must_keep(step)]:
+        return f"step {unsaved[0]} is to be kept on the volume, and is not there yet"
+    return None
 
 
 # One worker's file

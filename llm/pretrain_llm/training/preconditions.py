@@ -17,6 +17,7 @@ from ..contract.config import (
     ParallelismConfig,
     RunConfig,
 )
+from ..contract.curriculum import segments
 from ..errors import InputError
 from . import mesh
 
@@ -37,6 +38,11 @@ def check(config: RunConfig, world_size: int) -> None:
 
 
 def problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
+    for segment in segments(config):
+        yield from _segment_problems(segment.run, world_size)
+
+
+def _segment_problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _names(config)
     yield from _heads(config)
     yield from _family(config.model)

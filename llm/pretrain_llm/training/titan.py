@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch.distributed.tensor import DTensor
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
-from torchtitan.components.optimizer import LRSchedulersContainer
 from torchtitan.config.configs import (
     CompileConfig,
     DebugConfig,
@@ -37,10 +36,11 @@ from .. import models
 from ..contract import exit_codes, symptoms
 from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
+from ..contract.curriculum import Segment, segment_of
 from ..contract.data_steps import SkippedData
 from ..contract.reports import PERSISTENT, OwnTimeReport, RestoredReport, StepReport
 from ..data.index import ShardIndex
-from ..data.packed import PackedDataset, step_samples
+from ..data.packed import PackedDataset, batch_samples, order_seed
 from ..errors import InputError, NonFiniteError
 from ..faults import hook
 from . import cpu, mesh
@@ -52,7 +52,20 @@ from .loss import ZLoss
 from .optimizers import optimizers
 from .own_time import OwnTime
 from .reporting import report
+from .schedulers import Schedulers
 from .skip_step import SkipStep
+
+
+class SegmentError(RuntimeError):
+    """The next round knows better: what could not be loaded is set aside, or not offered again."""
+
+
+def _check_has_next(segment: Segment, finished_steps: int) -> None:
+    """Raises SegmentError: the newest checkpoint could not be loaded, and the one that could is of
+    another segment."""
+    if not segment.has_next(finished_steps):
+        steps = f"{segment.start + 1} to {segment.end}"
+        raise SegmentError(f"built for steps {steps}, but step {finished_steps} was restored")
 
 
 class Trainer(torchtitan.trainer.Trainer):
@@ -62,6 +75,7 @@ class Trainer(torchtitan.trainer.Trainer):
     class Config(torchtitan.trainer.Trainer.Config):
         gradient_clip_norm: float
         skip_step: SkipStepConfig | None = None
+        segment: Segment
 
     def __init__(self, config: Config) -> None:
         self._skip_step: SkipStep | None = None
@@ -69,6 +83,8 @@ class Trainer(torchtitan.trainer.Trainer):
         if config.skip_step is not None:
             self._skip_step = SkipStep(config.skip_step, config.gradient_clip_norm, self)
             self.optimizers.gate = self._skip_step
+
+        self._segment = config.segment
 
     def init_distributed(self) -> ParallelDims:
         parallel_dims = super().init_distributed()
@@ -94,6 +110,8 @@ class Trainer(torchtitan.trainer.Trainer):
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
         is_first, self._ready = not self._ready, True
         if is_first:
+            _check_has_next(self._segment, self.step)
+            self.lr_schedulers.apply()
             self._agreement.listen()
             self._faults = hook.hook(self._scale_weights)
             if not self.config.compile.enable:
@@ -110,7 +128,7 @@ class Trainer(torchtitan.trainer.Trainer):
             # Ends train() here: what follows there only sleeps 2 s for the other ranks, and
             # closing the checkpoints waits for them.
             raise SystemExit(exit_codes.OK)
-        if agreed.stop:
+        if agreed.stop or self.step == self._segment.end:
             self._save_and_leave()
         self._agreement.post()
         if self._faults is not None:
@@ -160,9 +178,7 @@ class PackedLoader(BaseDataLoader):
     class Config(BaseDataLoader.Config):
         folder: str
         index: ShardIndex
-        seed: int
-        global_batch_size: int  # sequences
-        weights: dict[str, float] | None = None  # of the sources, by name
+        segment: Segment
 
     def __init__(
         self,
@@ -178,10 +194,10 @@ class PackedLoader(BaseDataLoader):
             Path(config.folder),
             config.index,
             sequence_length=seq_len,
-            seed=config.seed,
-            weights=config.weights,
+            seed=order_seed(config.segment.run.training.seed, config.segment.order),
+            weights=config.segment.run.data.weights,
         )
-        self._config, self._sequence_length = config, seq_len
+        self._segment, self._eos_id = config.segment, config.index.eos_id
         self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
         self._steps = 0  # whose samples were handed out
         self.skipped = SkippedData()
@@ -193,9 +209,9 @@ class PackedLoader(BaseDataLoader):
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
         while True:
-            positions = step_samples(
-                self.skipped.data_step(self._steps),
-                global_batch_size=self._config.global_batch_size,
+            positions = batch_samples(
+                self._segment.order_position(self.skipped.data_step(self._steps)),
+                global_batch_size=self._segment.run.training.global_batch_size,
                 dp_rank=self._rank,
                 dp_size=self._ranks,
             )
@@ -207,35 +223,32 @@ class PackedLoader(BaseDataLoader):
         samples = np.stack([self._dataset.sample(position) for position in positions])
         tokens = torch.from_numpy(samples)
         inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        positions_in_document = document_positions(inputs, self._config.index.eos_id)
+        positions_in_document = document_positions(inputs, self._eos_id)
         return {"input": inputs, "positions": positions_in_document}, labels
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "samples": self._steps * self._config.global_batch_size,
-            "sequence_length": self._sequence_length,
-        }
+        return {"steps": self._steps, **asdict(self._segment.consumed(self._steps))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises InputError where the samples are not the ones that were consumed."""
+        """Raises InputError where the samples are not the ones that were consumed, SegmentError."""
         if not state_dict:
             return
-        if (saved := state_dict["sequence_length"]) != self._sequence_length:
-            raise InputError(
-                f"the checkpoint was trained with {saved} tokens a sequence",
-                field="spec.training.sequenceLength",
-                value=self._sequence_length,
-                remedy=f"Start a run under another name, or make this one anew with {saved}.",
-            )
-        self._steps, rest = divmod(state_dict["samples"], self._config.global_batch_size)
-        if rest:
-            raise InputError(
-                f"the checkpoint's {state_dict['samples']} samples are no whole number of steps",
-                field="spec.training.globalBatchSize",
-                value=self._config.global_batch_size,
-                remedy="Start a run under another name, "
-                "or make this one anew with the batch that the checkpoint was trained with.",
-            )
+        self._steps = state_dict["steps"]
+        _check_has_next(self._segment, self._steps)
+        ours, training = self._segment.consumed(self._steps), self._segment.run.training
+        for name, field, value in (
+            ("samples", "globalBatchSize", training.global_batch_size),
+            ("tokens", "sequenceLength", training.sequence_length),
+        ):
+            if (saved := state_dict[name]) != (wanted := getattr(ours, name)):
+                raise InputError(
+                    f"the checkpoint of step {self._steps} was trained on {saved} {name}, "
+                    f"not the {wanted} of this spec and its curriculum",
+                    field=f"spec.training.{field}",
+                    value=value,
+                    remedy="Start a run under another name, or make this one anew "
+                    f"with the {field} that the checkpoint was trained with.",
+                )
 
 
 class Metrics(MetricsProcessor):
@@ -243,7 +256,7 @@ class Metrics(MetricsProcessor):
 
     @dataclass(kw_only=True, slots=True)
     class Config(MetricsProcessor.Config):
-        tokens_per_step: int
+        segment: Segment
         loss_rank: int
         skips_bad_steps: bool
 
@@ -277,11 +290,11 @@ class Metrics(MetricsProcessor):
     def _step_report(
         self, step: int, loss: float, gradient_norm: float, seconds: float
     ) -> StepReport:
-        tokens = self.config.tokens_per_step
+        tokens = self.config.segment.run.tokens_per_step
         return StepReport(
             step=step,
             loss=loss,
-            tokens=step * tokens,
+            tokens=self.config.segment.consumed(step).tokens,
             seconds=seconds,
             tokens_per_second=tokens / seconds,
             time=time.time(),
@@ -303,8 +316,10 @@ def known_peak_flops(device_name: str, titans: float) -> float | None:
     return None if is_guess or utils.device_type == "cpu" else titans
 
 
-def trainer_config(run: RunConfig, inputs: Inputs) -> Trainer.Config:
-    training = run.training
+def trainer_config(run: RunConfig, inputs: Inputs, finished_steps: int = 0) -> Trainer.Config:
+    """Of the segment that the step after `finished_steps` is in, and of no other."""
+    segment, whole = segment_of(run, finished_steps + 1), run
+    run, training = segment.run, segment.run.training
     spec = models.architecture(run.model.architecture).model_spec(
         run.model, training.sequence_length
     )
@@ -316,18 +331,17 @@ def trainer_config(run: RunConfig, inputs: Inputs) -> Trainer.Config:
         optimizer=optimizers(training.optimizer),
         gradient_clip_norm=training.gradient_clip_norm,
         skip_step=training.skip_step,
-        lr_scheduler=_schedule(training.schedule),
+        lr_scheduler=_schedule(training.schedule, segment),
         training=_training(training),
         dataloader=PackedLoader.Config(
             folder=str(inputs.folder),
             index=inputs.index,
-            seed=training.seed,
-            global_batch_size=training.global_batch_size,
-            weights=run.data.weights,
+            segment=segment,
         ),
-        metrics=_metrics(run),
+        segment=segment,
+        metrics=_metrics(run, segment),
         parallelism=_parallelism(run),
-        checkpoint=_checkpoint(run, inputs),
+        checkpoint=_checkpoint(whole, inputs, segment),
         activation_checkpoint=_ACTIVATION_CHECKPOINTING[training.activation_checkpointing](),
         compile=CompileConfig(enable=training.compile),
         debug=DebugConfig(seed=training.seed),
@@ -348,8 +362,10 @@ def _loss(run: RunConfig) -> CrossEntropyLoss.Config:
     return CrossEntropyLoss.Config(global_vocab_size=vocabulary)
 
 
-def _schedule(schedule: ScheduleConfig) -> LRSchedulersContainer.Config:
-    return LRSchedulersContainer.Config(
+def _schedule(schedule: ScheduleConfig, segment: Segment) -> Schedulers.Config:
+    return Schedulers.Config(
+        start=segment.schedule_start,
+        total_steps=segment.schedule_end - segment.schedule_start,
         warmup_steps=schedule.warmup_steps,
         decay_ratio=schedule.decay_fraction,
         decay_type=schedule.decay,
@@ -381,19 +397,19 @@ def _parallelism(run: RunConfig) -> ParallelismConfig:
     )
 
 
-def _metrics(run: RunConfig) -> Metrics.Config:
+def _metrics(run: RunConfig, segment: Segment) -> Metrics.Config:
     return Metrics.Config(
         log_freq=1,
         disable_color_printing=True,
         enable_wandb=run.training.wandb is not None,
         save_tb_folder="wandb",  # torchtitan's name for the folder of any logger
-        tokens_per_step=run.tokens_per_step,
+        segment=segment,
         loss_rank=mesh.loss_rank(run.parallelism),
         skips_bad_steps=run.training.skip_step is not None,
     )
 
 
-def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
+def _checkpoint(run: RunConfig, inputs: Inputs, segment: Segment) -> VerifiedCheckpoints.Config:
     return VerifiedCheckpoints.Config(
         enable=True,
         folder=str(run.layout.checkpoints),
@@ -404,4 +420,5 @@ def _checkpoint(run: RunConfig, inputs: Inputs) -> VerifiedCheckpoints.Config:
         policy=run.checkpoint,
         identity=identity(run, inputs),
         mesh=astuple(run.parallelism),
+        segment=segment,
     )

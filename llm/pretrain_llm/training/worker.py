@@ -23,6 +23,7 @@ from ..errors import DeviceMemoryError, InputError
 from . import cpu, mesh, preconditions, titan, wandb_run
 from .agreement import leave_at_once
 from .inputs import open_inputs
+from .position import finished_steps
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a plain RuntimeError
 
@@ -51,7 +52,7 @@ def _train(run: RunConfig) -> None:
         cpu.use_threads()
     if run.training.wandb and int(os.environ["RANK"]) == mesh.loss_rank(run.parallelism):
         wandb_run.name_run(run.training.wandb, run.run, Path(run.layout.wandb_id))
-    trainer = titan.trainer_config(run, inputs).build()
+    trainer = titan.trainer_config(run, inputs, finished_steps(run)).build()
     trainer.train()
     # Not after an error: closing waits for the other ranks, and they may be gone.
     trainer.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 _KEPT_HASH = "_kept_hash"
@@ -44,3 +45,10 @@ def _hash(value: object) -> int:
     if isinstance(value, tuple | list):
         return hash(tuple(map(_hash, value)))
     return hash((type(value), value))
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+MAX_STEPS = 100_000_000

@@ -9,7 +9,6 @@ Transition rules are the API server's alone: only it knows the old object.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pretrain_llm.contract.config import (
     BIASES_OPTIONAL,
@@ -18,47 +17,22 @@ from pretrain_llm.contract.config import (
     UNGROUPED,
 )
 
+from .curriculum_rules import CURRICULUM, LAST_LENGTH
+from .rule import INDICES, MODEL_RANKS, WORLD, Rule, names, unique
 
-@dataclass(frozen=True)
-class Rule:
-    """One `x-kubernetes-validations` entry."""
-
-    name: str  # what tests and `config` call it
-    path: str  # of the object that it is written at; empty: the root
-    rule: str  # CEL, true where the object is valid
-    message: str  # after the path; %s stands for the arguments
-    arguments: tuple[str, ...] = ()  # CEL; the values found
-
-    @property
-    def message_expression(self) -> str:
-        """CEL. `format`, since the API server has no bound for the cost of string(int) + text."""
-        text = self.message.replace("'", "\\'")
-        return f"'{text}'.format([{', '.join(f'dyn({item})' for item in self.arguments)}])"
-
-
-_WORLD = "self.nodes.count * self.nodes.devicesPerNode"
-_MODEL_RANKS = "self.parallelism.tensorParallel * self.parallelism.pipelineParallel"
-_GIVEN_RANKS = f"{_MODEL_RANKS} * self.parallelism.dataParallelReplicate"
+_GIVEN_RANKS = f"{MODEL_RANKS} * self.parallelism.dataParallelReplicate"
 _BATCH_UNIT = (
-    f"({_WORLD} / ({_MODEL_RANKS})"
+    f"({WORLD} / ({MODEL_RANKS})"
     " * (has(self.training.localBatchSize) ? self.training.localBatchSize : 1))"
 )
 _LOCAL_BATCH = (
     "(has(self.training.localBatchSize) ? self.training.localBatchSize"
-    f" : self.training.globalBatchSize / ({_WORLD} / ({_MODEL_RANKS})))"
+    f" : self.training.globalBatchSize / ({WORLD} / ({MODEL_RANKS})))"
 )
 _MIN_WORLD = "self.nodes.min * self.nodes.devicesPerNode"
-_MIN_DATA_RANKS = f"{_MIN_WORLD} / ({_MODEL_RANKS})"
+_MIN_DATA_RANKS = f"{_MIN_WORLD} / ({MODEL_RANKS})"
 _SHORTEST_INTERVAL = "(self.interval == 'auto' ? self.minInterval : int(self.interval))"
 _KV_HEADS = "(has(self.model.numKVHeads) ? self.model.numKVHeads : self.model.numHeads)"
-
-
-def _unique(items: str) -> str:
-    return f"{items}.all(a, {items}.exists_one(b, a.name == b.name))"
-
-
-def _names(items: str) -> str:
-    return f"{items}.map(item, item.name)"
 
 
 SHAPES = (
@@ -147,16 +121,24 @@ SHAPES = (
     Rule(
         "sources-unique",
         "spec.data",
-        _unique("self.sources"),
+        unique("self.sources"),
         "sources has two entries of one name: %s; give each its own",
-        (_names("self.sources"),),
+        (names("self.sources"),),
     ),
     Rule(
         "sources-weighted",
         "spec.data",
         "self.sources.all(s, has(s.weight)) || !self.sources.exists(s, has(s.weight))",
         "sources: %s have a weight, others none; give each one, or none",
-        (_names("self.sources.filter(s, has(s.weight))"),),
+        (names("self.sources.filter(s, has(s.weight))"),),
+    ),
+    Rule(
+        "sources-some-weight",
+        "spec.data",
+        "!self.sources.exists(s, has(s.weight))"
+        " || self.sources.exists(s, has(s.weight) && s.weight > 0.0)",
+        "sources all have weight 0: %s; give one that is read from the first step a positive one",
+        (names("self.sources"),),
     ),
     Rule(
         "length-one-unit",
@@ -229,20 +211,20 @@ MESH = (
         "mesh-fills-world",
         "spec",
         "self.parallelism.dataParallelShard > 0"
-        f" ? {_GIVEN_RANKS} * self.parallelism.dataParallelShard == {_WORLD}"
-        f" : ({_WORLD}) % ({_GIVEN_RANKS}) == 0",
+        f" ? {_GIVEN_RANKS} * self.parallelism.dataParallelShard == {WORLD}"
+        f" : ({WORLD}) % ({_GIVEN_RANKS}) == 0",
         "parallelism asks for %s ranks, but nodes.count x nodes.devicesPerNode is %s;"
         " make the product of the degrees equal to it, or let dataParallelShard -1 fill it",
         (
             f"self.parallelism.dataParallelShard > 0 ? {_GIVEN_RANKS}"
             f" * self.parallelism.dataParallelShard : {_GIVEN_RANKS}",
-            _WORLD,
+            WORLD,
         ),
     ),
     Rule(
         "batch-divides",
         "spec",
-        f"({_WORLD}) % ({_MODEL_RANKS}) != 0 || self.training.globalBatchSize % {_BATCH_UNIT} == 0",
+        f"({WORLD}) % ({MODEL_RANKS}) != 0 || self.training.globalBatchSize % {_BATCH_UNIT} == 0",
         "training.globalBatchSize %s is not divisible by data-parallel ranks x localBatchSize,"
         " which is %s; choose a multiple of it",
         ("self.training.globalBatchSize", _BATCH_UNIT),
@@ -265,9 +247,9 @@ MESH = (
         "min-nodes-have-mesh",
         "spec",
         "!has(self.nodes.min) || self.nodes.min > self.nodes.count"
-        f" || ({_WORLD}) % ({_MODEL_RANKS}) != 0"
+        f" || ({WORLD}) % ({MODEL_RANKS}) != 0"
         f" || self.training.globalBatchSize % {_BATCH_UNIT} != 0"
-        f" || ({_MIN_WORLD}) % ({_MODEL_RANKS}) == 0"
+        f" || ({_MIN_WORLD}) % ({MODEL_RANKS}) == 0"
         f" && self.training.globalBatchSize % ({_MIN_DATA_RANKS}) == 0"
         " && (self.parallelism.pipelineParallel == 1"
         f" || self.training.globalBatchSize / ({_MIN_DATA_RANKS})"
@@ -319,7 +301,7 @@ MESH = (
     Rule(
         "pipeline-fed",
         "spec",
-        f"self.parallelism.pipelineParallel == 1 || ({_WORLD}) % ({_MODEL_RANKS}) != 0"
+        f"self.parallelism.pipelineParallel == 1 || ({WORLD}) % ({MODEL_RANKS}) != 0"
         f" || self.training.globalBatchSize % {_BATCH_UNIT} != 0"
         f" || {_LOCAL_BATCH} >= self.parallelism.pipelineParallel",
         "training.localBatchSize %s is less than parallelism.pipelineParallel %s; each stage needs"
@@ -332,9 +314,9 @@ LATER_STAGES = (
     Rule(
         "post-training-unique",
         "spec",
-        _unique("self.postTraining"),
+        unique("self.postTraining"),
         "postTraining has two entries of one name: %s; give each its own",
-        (_names("self.postTraining"),),
+        (names("self.postTraining"),),
     ),
     Rule(
         "post-training-names-free",
@@ -342,17 +324,16 @@ LATER_STAGES = (
         "self.postTraining.all(p, !(p.name in ['last', 'export']))",
         "postTraining has an entry named last or export, which serving.from uses: %s;"
         " give it another name",
-        (_names("self.postTraining"),),
+        (names("self.postTraining"),),
     ),
     Rule(
         "post-training-length-trained",
         "spec",
-        "self.postTraining.all(p,"
-        " !has(p.maxLength) || p.maxLength <= self.training.sequenceLength)",
+        f"self.postTraining.all(p, !has(p.maxLength) || p.maxLength <= {LAST_LENGTH})",
         "postTraining has a maxLength that exceeds training.sequenceLength %s: %s;"
         " lower it, or leave it out",
         (
-            "self.training.sequenceLength",
+            LAST_LENGTH,
             "self.postTraining.filter(p, has(p.maxLength)).map(p, p.maxLength)",
         ),
     ),
@@ -376,9 +357,9 @@ LATER_STAGES = (
         "serving-length-trained",
         "spec",
         "!has(self.serving) || !has(self.serving.maxModelLength)"
-        " || self.serving.maxModelLength <= self.training.sequenceLength",
+        f" || self.serving.maxModelLength <= {LAST_LENGTH}",
         "serving.maxModelLength %s exceeds training.sequenceLength %s; lower it",
-        ("self.serving.maxModelLength", "self.training.sequenceLength"),
+        ("self.serving.maxModelLength", LAST_LENGTH),
     ),
 )
 
@@ -407,6 +388,16 @@ _TRAINED = (
 )
 
 
+_STEP = (
+    "(has(oldSelf.status) && has(oldSelf.status.training) && has(oldSelf.status.training.step)"
+    " ? oldSelf.status.training.step : 0)"
+)
+
+
+def _begun(run: str) -> str:
+    return f"{run}.spec.training.curriculum.filter(s, s.fromStep <= {_STEP})"
+
+
 def _same(path: str) -> str:
     """CEL: a field below spec, which may be absent, is as it was."""
     if "." not in path:
@@ -431,7 +422,6 @@ def _grows(path: str) -> str:
     return f"has({new}) == has({old}) && (!has({new}) || {new} >= {old})"
 
 
-_INDICES = ", ".join(str(index) for index in range(16))
 _ENTRY_FIELDS = ("name", "method", "steps", "batchSize", "learningRate")
 _OPTIONAL_ENTRY_FIELDS = ("maxLength", "datasetPath")
 
@@ -466,6 +456,14 @@ TRANSITIONS = (
         "training.skipStep",
         "training.precision",
     ),
+    Rule(
+        "started-curriculum",
+        "",
+        f"!({_STARTED}) || {_begun('self')} == {_begun('oldSelf')}",
+        "spec.training.curriculum: a segment that has begun was changed (step %s); change it back,"
+        " let new ones begin later, or create another run under a new name",
+        (_STEP,),
+    ),
     _frozen("started-device", "nodes.deviceResource"),
     _frozen("started-export", "export.dtype"),
     Rule(
@@ -486,7 +484,7 @@ TRANSITIONS = (
         "finished-post-training-stays",
         "",
         "!has(oldSelf.status) || !has(oldSelf.status.artifacts)"
-        f" || [{_INDICES}].all(i,"
+        f" || [{INDICES}].all(i,"
         " i >= size(oldSelf.status.artifacts.filter(a, a.stage == 'PostTraining'))"
         " || i < size(self.spec.postTraining) && i < size(oldSelf.spec.postTraining)"
         f" && {_SAME_ENTRY})",
@@ -496,4 +494,4 @@ TRANSITIONS = (
     ),
 )
 
-RULES = SHAPES + MESH + LATER_STAGES + IDENTITY + TRANSITIONS
+RULES = SHAPES + MESH + CURRICULUM + LATER_STAGES + IDENTITY + TRANSITIONS

@@ -12,17 +12,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pretrain_llm.contract.config import ARCHITECTURES, DEFAULT_ROPE_THETA
 
-from .base import ApiModel
+from .base import MAX_STEPS, ApiModel, Name
+from .schedule import Schedule, Segment
 
 Architecture = Literal[ARCHITECTURES]  # type: ignore[valid-type]  # one row a model file
-Name = Annotated[
-    str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-]
 StageName = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
 Path = Annotated[str, Field(min_length=1, max_length=1024)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 Quantity = Annotated[
     str,
@@ -39,7 +36,6 @@ Quantity = Annotated[
     ),
 ]
 KubernetesObject = dict[str, Any]  # passed on as it is; the API server checks it with the pod
-MAX_STEPS = 100_000_000
 StepsOrAuto = Annotated[
     Annotated[int, Field(ge=1, le=MAX_STEPS)] | Literal["auto"],
     WithJsonSchema(
@@ -160,10 +156,11 @@ class Source(ApiModel):
     )
     weight: float | None = Field(
         None,
-        gt=0,
+        ge=0,
         le=1e9,
         description="Share of the samples, relative to the other sources' weights: all have one, "
-        "or none. Default: every token once an epoch, whatever its source.",
+        "or none; 0: read only where the curriculum says so. Default: every token once an epoch, "
+        "whatever its source.",
     )
 
 
@@ -213,15 +210,6 @@ class SkipStep(ApiModel):
     )
 
 
-class Schedule(ApiModel):
-    warmup_steps: int = Field(0, ge=0, le=MAX_STEPS, description="Linear warm-up.")
-    decay: Literal["linear", "cosine", "sqrt"] = Field("cosine", description="Form of the decay.")
-    decay_fraction: Fraction = Field(
-        1.0, description="Last part of the steps, in which the rate decays; constant before (WSD)."
-    )
-    min_learning_rate_fraction: Fraction = Field(0.1, description="Of the peak, at the end.")
-
-
 class WandbKey(ApiModel):
     name: str = Field(min_length=1, max_length=253, description="Secret in the run's namespace.")
     key: str = Field("WANDB_API_KEY", min_length=1, max_length=253, description="Key in it.")
@@ -255,6 +243,9 @@ class Training(ApiModel):
         0.0, ge=0, le=1, description="Of the squared log of the softmax's normaliser, in the loss."
     )
     skip_step: SkipStep | None = Field(None, description="Left out: every step has its update.")
+    curriculum: tuple[Segment, ...] = Field(
+        (), max_length=16, description="What changes at later steps, in their order; needs steps."
+    )
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the compute.")
     activation_checkpointing: Literal["none", "selective", "full"] = Field(
         "none", description="What is computed again in the backward pass."
@@ -440,7 +431,7 @@ class PostTraining(ApiModel):
         None,
         ge=8,
         le=1_048_576,
-        description="Tokens of a conversation. Default: training.sequenceLength.",
+        description="Tokens of a conversation. Default: the sequence length of training.",
     )
     template: PodTemplate = Field(
         PodTemplate(),
@@ -455,7 +446,7 @@ class Serving(ApiModel):
         "last", alias="from", description="last, export, or the name of a post-training stage."
     )
     max_model_length: int | None = Field(
-        None, ge=16, le=16_777_216, description="Longest context. Default: sequenceLength."
+        None, ge=16, le=16_777_216, description="Longest context. Default: the sequence length."
     )
     arguments: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
         (), max_length=64, description="Further arguments of the vLLM server."

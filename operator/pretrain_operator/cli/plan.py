@@ -91,6 +91,8 @@ def _assumptions(options: argparse.Namespace) -> Assumptions:
 def plan_view(name: str, plan: RunPlan, *, suggest: bool = False) -> RenderableType:
     """The whole plan, for a terminal. Pure."""
     parts: list[RenderableType] = [_headline(name, plan), Text(), _facts(plan)]
+    if plan.segments:
+        parts += [Text(), _segments(plan)]
     parts += [Text(), _memory(plan), Text(), _advice(plan)]
     if suggest:
         parts += [Text(), _suggestion(plan.suggestion)]
@@ -185,6 +187,25 @@ def _reliability_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         f"one in {duration(found.mtbf_seconds)}, {found.interruptions:,.2f} expected;"
         f" goodput {found.goodput:.2%}",
     )
+
+
+def _segments(plan: RunPlan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("segment from step")
+    for heading in ("steps", "tokens", "batch", "accumulated", "step, s", "time", "GiB a device"):
+        table.add_column(heading, justify="right")
+    for segment in plan.segments:
+        table.add_row(
+            f"{segment.from_step:,}",
+            f"{segment.steps:,}",
+            amount(segment.tokens),
+            f"{segment.global_batch_size} x {segment.sequence_length}",
+            str(segment.accumulation),
+            f"{segment.compute.step_seconds:.3g}",
+            duration(segment.compute.training_seconds),
+            f"{segment.memory_bytes / _GIB:,.1f}",
+        )
+    return table
 
 
 def _memory(plan: RunPlan) -> Table:

@@ -6,6 +6,7 @@ from pretrain_llm.contract import environment
 
 from .. import names
 from ..api.spec import PodTemplate, Resources, RunSpec, Serving
+from ..curriculum import last_length
 from ..observed import KubernetesObject, Run
 from ..settings import Settings
 from . import templates
@@ -105,7 +106,7 @@ def _server(
 
 def _command(run: Run, settings: Settings, serving: Serving, path: str) -> list[str]:
     assert run.spec is not None
-    length = serving.max_model_length or run.spec.training.sequence_length
+    length = serving.max_model_length or last_length(run.spec.training)
     options = {
         "model": path,
         "served-model-name": run.name,

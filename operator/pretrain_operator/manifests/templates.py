@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..api.spec import PodTemplate, Resources
-from ..config import SpecError
 from ..settings import Component, Settings
+from ..spec_error import SpecError
 
 _NOTHING = PodTemplate()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import total_tokens
 
 from .assumptions import Assumptions
 from .compute import world_size
@@ -37,7 +38,7 @@ def advice(
     dollars: float | None,
     assumptions: Assumptions,
 ) -> tuple[Advice, ...]:
-    tokens = config.training.steps * config.tokens_per_step
+    tokens = total_tokens(config)
     lines = [
         _clean_tokens(tokens),
         _budget(dollars),

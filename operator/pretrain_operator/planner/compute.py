@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import segments, total_tokens
 
 from .assumptions import Assumptions
 from .families import family
@@ -21,7 +22,7 @@ class ComputePlan:
     flops: float  # 6 N D, forward and backward
     attention_flops: float  # beside it
     mfu_with_attention: float  # the assumed MFU as torchtitan counts it
-    step_seconds: float
+    step_seconds: float  # the mean of the segments
     tokens_per_second: float
     training_seconds: float  # without faults and saves
     training_device_hours: float
@@ -32,8 +33,8 @@ def world_size(config: RunConfig) -> int:
 
 
 def compute_plan(config: RunConfig, counts: Parameters, assumptions: Assumptions) -> ComputePlan:
-    steps, tokens_per_step = config.training.steps, config.tokens_per_step
-    flops = 6.0 * counts.in_matmuls * steps * tokens_per_step
+    steps, tokens = config.training.steps, total_tokens(config)
+    flops = 6.0 * counts.in_matmuls * tokens
     attention = attention_flops(config)
     world = world_size(config)
     seconds = flops / (assumptions.mfu * assumptions.peak_flops * world)
@@ -42,7 +43,7 @@ def compute_plan(config: RunConfig, counts: Parameters, assumptions: Assumptions
         attention_flops=attention,
         mfu_with_attention=assumptions.mfu * (flops + attention) / flops,
         step_seconds=seconds / steps,
-        tokens_per_second=steps * tokens_per_step / seconds,
+        tokens_per_second=tokens / seconds,
         training_seconds=seconds,
         training_device_hours=seconds * world / _SECONDS_PER_HOUR,
     )
@@ -50,10 +51,11 @@ def compute_plan(config: RunConfig, counts: Parameters, assumptions: Assumptions
 
 def attention_flops(config: RunConfig) -> float:
     """Of scores and values over the run, forward and backward."""
-    per_token = family(config.model.architecture).attention_flops(
-        config.model, config.training.sequence_length
+    per_token = family(config.model.architecture).attention_flops
+    return sum(
+        per_token(segment.run.model, segment.run.training.sequence_length) * segment.tokens
+        for segment in segments(config)
     )
-    return per_token * config.training.steps * config.tokens_per_step
 
 
 def bubble_share(config: RunConfig) -> float:

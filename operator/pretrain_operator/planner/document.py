@@ -37,6 +37,7 @@ def document(name: str, plan: RunPlan) -> dict[str, Any]:
         "reliability": asdict(plan.reliability),
         "deviceHours": plan.device_hours,
         "dollars": plan.dollars,
+        "segments": [asdict(segment) for segment in plan.segments],
         "problems": [str(problem) for problem in plan.problems],
         "advice": [asdict(line) for line in plan.advice],
         "suggestion": None if plan.suggestion is None else _suggestion(plan.suggestion),

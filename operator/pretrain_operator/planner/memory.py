@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import segments
 
 from .assumptions import GIB, Assumptions
 from .families import Microbatch, Weights, family
@@ -72,8 +73,13 @@ class MemoryPlan:
 
 
 def memory_plan(config: RunConfig, assumptions: Assumptions) -> MemoryPlan:
-    """The fullest stage decides: the first holds most microbatches, the last the logits."""
-    plans = [stage_plan(config, stage, assumptions) for stage in _extremes(stages(config))]
+    """The fullest stage decides: the first holds most microbatches, the last the logits. Of a
+    curriculum, the fullest segment."""
+    plans = [
+        stage_plan(segment.run, stage, assumptions)
+        for segment in segments(config)
+        for stage in _extremes(stages(config))
+    ]
     return max(plans, key=lambda plan: plan.allocated_bytes)
 
 

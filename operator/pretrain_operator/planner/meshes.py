@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import segments
 
 from .assumptions import Assumptions
 from .compute import ComputePlan, bubble_share, world_size
@@ -54,6 +55,8 @@ def suggestion(
     """The cheapest mesh that fits; None where none does."""
     best: Suggestion | None = None
     for candidate in legal_configs(config):
+        if not _divides_segments(candidate):
+            continue
         cost = mesh_cost(candidate, compute.step_seconds, assumptions)
         if best is not None and cost.rank >= best.cost.rank:
             continue
@@ -61,6 +64,18 @@ def suggestion(
         if memory.fits:
             best = Suggestion(candidate, memory, cost, accumulation(candidate))
     return best
+
+
+def _divides_segments(config: RunConfig) -> bool:
+    """Whether a curriculum's later batches and lengths divide too; a search varies the first."""
+    mesh = config.parallelism
+    ranks = mesh.data_parallel_replicate * mesh.data_parallel_shard
+    return all(
+        training.global_batch_size % (ranks * training.local_batch_size) == 0
+        and training.sequence_length % mesh.tensor_parallel == 0
+        and (mesh.pipeline_parallel == 1 or training.local_batch_size >= mesh.pipeline_parallel)
+        for training in (segment.run.training for segment in segments(config)[1:])
+    )
 
 
 def legal_configs(config: RunConfig) -> Iterator[RunConfig]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import total_tokens
 
 from ..api.spec import RunSpec
 from ..api.status import RunStatus
-from ..config import SpecError, run_config
+from ..config import run_config
 from ..observed import Run
+from ..spec_error import SpecError
 from .advice import Advice, advice
 from .assumptions import Assumptions
 from .compute import ComputePlan, compute_plan
@@ -17,6 +19,7 @@ from .memory import MemoryPlan, accumulation, memory_plan
 from .meshes import Suggestion, suggestion
 from .parameters import Parameters, parameters
 from .reliability import ReliabilityPlan, paid_device_hours, reliability_plan
+from .segments import SegmentPlan, segment_plans
 from .shrinking import SmallerRun, smaller_runs
 
 
@@ -36,6 +39,7 @@ class RunPlan:
     problems: tuple[SpecError, ...]  # legal for the API, but the run would fail
     advice: tuple[Advice, ...]
     suggestion: Suggestion | None  # asked for, and found
+    segments: tuple[SegmentPlan, ...] = ()  # of a curriculum
 
 
 def plan_run(
@@ -56,7 +60,7 @@ def plan_run(
         config=config,
         assumptions=given,
         parameters=counts,
-        tokens=config.training.steps * config.tokens_per_step,
+        tokens=total_tokens(config),
         accumulation=accumulation(config),
         compute=compute,
         memory=memory,
@@ -67,6 +71,7 @@ def plan_run(
         problems=_problems(config, memory, compute, given),
         advice=advice(config, counts, reliability, dollars, given),
         suggestion=suggestion(config, compute, given) if suggest else None,
+        segments=segment_plans(config, counts, given),
     )
 
 

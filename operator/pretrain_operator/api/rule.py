@@ -1,0 +1,35 @@
+"""The form of a rule, and the CEL that rules have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One `x-kubernetes-validations` entry."""
+
+    name: str  # what tests and `config` call it
+    path: str  # of the object that it is written at; empty: the root
+    rule: str  # CEL, true where the object is valid
+    message: str  # after the path; %s stands for the arguments
+    arguments: tuple[str, ...] = ()  # CEL; the values found
+
+    @property
+    def message_expression(self) -> str:
+        """CEL. `format`, since the API server has no bound for the cost of string(int) + text."""
+        text = self.message.replace("'", "\\'")
+        return f"'{text}'.format([{', '.join(f'dyn({item})' for item in self.arguments)}])"
+
+
+INDICES = ", ".join(str(index) for index in range(16))
+WORLD = "self.nodes.count * self.nodes.devicesPerNode"
+MODEL_RANKS = "self.parallelism.tensorParallel * self.parallelism.pipelineParallel"
+
+
+def unique(items: str) -> str:
+    return f"{items}.all(a, {items}.exists_one(b, a.name == b.name))"
+
+
+def names(items: str) -> str:
+    return f"{items}.map(item, item.name)"

@@ -1,0 +1,233 @@
+"""Segments of a real run: the same losses whatever happens at a boundary, each with its mix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain_llm import artifacts
+from pretrain_llm.agent import settings
+from pretrain_llm.checkpoints import folders
+from pretrain_llm.contract import codec, exit_codes
+from pretrain_llm.contract.config import (
+    RunConfig,
+    ScheduleConfig,
+    SegmentConfig,
+    SourceConfig,
+    WeightConfig,
+)
+from pretrain_llm.contract.curriculum import Consumed, segment_of, segments
+from pretrain_llm.contract.manifests import ArtifactManifest
+from pretrain_llm.data.index import INDEX, ShardIndex
+from pretrain_llm.data.packed import PackedDataset, order_seed
+from pretrain_llm.errors import InputError
+from pretrain_llm.export import work
+from pretrain_llm.training import cpu
+from pretrain_llm.training.inputs import open_inputs
+
+from .agent_world import World as Cluster
+from .runs import run_config, write_data
+from .worlds import World, world
+
+cpu.enable()  # before torchtitan is imported
+from pretrain_llm.training import titan  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("warm_workers"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
+    pytest.mark.filterwarnings("ignore:To get the last learning rate:UserWarning"),  # torchtitan's
+]
+
+STEPS, BOUNDARY = 14, 8
+SECOND = SegmentConfig(
+    BOUNDARY,
+    sequence_length=64,
+    global_batch_size=4,
+    local_batch_size=2,
+    rope_theta=5e5,
+    learning_rate=5e-3,
+    schedule=ScheduleConfig(0, "linear", 1.0, 0.0),
+    weights=(WeightConfig("code", 1.0),),
+)
+
+
+def _run(volume: Path) -> RunConfig:
+    run = run_config(
+        volume,
+        training={"steps": STEPS, "curriculum": (SECOND,)},
+        checkpoint={"interval": 3, "keep_latest": 9},
+    )
+    sources = tuple(
+        SourceConfig(name, name, "text", "text", weight)
+        for name, weight in (("web", 3.0), ("code", 1.0))
+    )
+    return replace(run, data=replace(run.data, sources=sources))
+
+
+def _write_sources(run: RunConfig) -> ShardIndex:
+    """One shard a source."""
+    index = write_data(run.layout)
+    shards = zip(index.train, ("web", "code"), strict=True)
+    named = replace(index, train=tuple(replace(shard, source=name) for shard, name in shards))
+    folder = Path(run.layout.data)
+    (folder / INDEX).write_text(codec.to_json(named))
+    (folder / "manifest.json").unlink()
+    manifest = ArtifactManifest("Data", "x", index.tokenizer_fingerprint, artifacts.entries(folder))
+    artifacts.write_manifest(folder, manifest)
+    return named
+
+
+def _rounds(run: RunConfig) -> list[World]:
+    """Worlds one after the other until the run has finished, as a coordinator starts them."""
+    found = []
+    while not found or found[-1].exit_codes() != [exit_codes.OK]:
+        assert len(found) < 4
+        with world(run) as workers:
+            assert workers.exit_codes()[0] in (exit_codes.OK, exit_codes.SAVED), workers.log()
+        found.append(workers)
+    return found
+
+
+def _losses(rounds: list[World]) -> dict[int, float]:
+    return {step: loss for each in rounds for step, loss in each.losses.items()}
+
+
+def test_loader_of_a_segment_reads_its_sources_in_its_order(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    index = _write_sources(run)
+    folder, (first, second) = Path(run.layout.data), segments(run)
+    sizes = {"dp_world_size": 1, "dp_rank": 0, "local_batch_size": 4}
+    loader = titan.PackedLoader.Config(folder=str(folder), index=index, segment=second).build(
+        seq_len=64, **sizes
+    )
+    loader.load_state_dict({"steps": BOUNDARY, **asdict(first.consumed(BOUNDARY))})
+    batch, _ = next(iter(loader))
+    code = PackedDataset(
+        folder,
+        index,
+        sequence_length=64,
+        seed=order_seed(run.training.seed, 1),
+        weights={"code": 1.0},
+    )
+    expected = [code.sample(position)[:-1].tolist() for position in range(4)]
+    assert batch["input"].tolist() == expected
+    with pytest.raises(InputError, match="not the 2048 of this spec"):
+        loader.load_state_dict({"steps": BOUNDARY, "samples": 64, "tokens": 4096})
+
+
+def test_schedule_of_a_segment_begins_at_its_step(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    _write_sources(run)
+    config = titan.trainer_config(run, open_inputs(run), BOUNDARY)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=5e-3)
+    schedulers = config.lr_scheduler.build(optimizers=[optimizer], training_steps=STEPS)
+    optimizer.param_groups[0]["lr"] = 0.1  # as it was saved in the segment before
+    schedulers.load_state_dict({"last_epoch": BOUNDARY})
+    schedulers.apply()
+    rates = []
+    for _ in range(BOUNDARY, STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedulers.step()
+    assert rates == pytest.approx([5e-3 * (6 - n) / 6 for n in range(6)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[World]]:
+    run = _run(tmp_path_factory.mktemp("undisturbed"))
+    _write_sources(run)
+    return run, _rounds(run)
+
+
+def test_each_segment_is_a_round_of_its_own_and_the_tokens_add_up(
+    undisturbed: tuple[RunConfig, list[World]],
+) -> None:
+    run, rounds = undisturbed
+    assert [list(each.losses) for each in rounds] == [
+        list(range(1, BOUNDARY + 1)),
+        list(range(BOUNDARY + 1, STEPS + 1)),
+    ]
+    assert rounds[1].restored_step == BOUNDARY
+    tokens = {r.step.step: r.step.tokens for each in rounds for r in each.reports if r.step}
+    assert (tokens[BOUNDARY], tokens[STEPS]) == (8 * 8 * 32, 8 * 8 * 32 + 6 * 4 * 64)
+    saved = {item.step: item.manifest for item in folders.scan(Path(run.layout.checkpoints))}
+    assert sorted(saved) == [3, 6, 8, 9, 12, 14]
+    for step, manifest in saved.items():
+        assert manifest
+        expected = segment_of(run, step).consumed(step)
+        assert Consumed(manifest.samples, manifest.tokens) == expected
+        assert manifest.model_fingerprint == run.model.fingerprint
+
+
+@pytest.mark.parametrize("killed_after", [BOUNDARY - 1, BOUNDARY, BOUNDARY + 2])
+def test_run_killed_around_a_boundary_repeats_the_same_losses(
+    volume: Path, undisturbed: tuple[RunConfig, list[World]], killed_after: int
+) -> None:
+    run = _run(volume)
+    _write_sources(run)
+    before = []
+    while not before or killed_after not in before[-1].losses:
+        with world(run) as workers:
+            before.append(workers)
+            workers.wait_for(lambda w: killed_after in w.losses or not w.workers[0].is_alive())
+            if killed_after in workers.losses:
+                workers.workers[0].kill()
+            workers.exit_codes()
+    after = _rounds(run)
+    expected = _losses(undisturbed[1])
+    assert _losses(before) | _losses(after) == expected
+    assert all(expected[step] == loss for step, loss in _losses(before).items())
+
+
+def test_newest_checkpoint_damaged_across_a_boundary_the_next_round_starts_right(
+    tmp_path: Path, undisturbed: tuple[RunConfig, list[World]]
+) -> None:
+    shutil.copytree(undisturbed[0].volume, tmp_path, dirs_exist_ok=True)
+    run = _run(tmp_path)
+    root = Path(run.layout.checkpoints)
+    for step in (BOUNDARY, 12, STEPS):
+        folders.remove(root, step)
+    damaged = next(folders.step_folder(root, 9).glob("*.distcp"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with world(run) as workers:
+        assert workers.exit_codes() == [exit_codes.ERROR]
+        assert "built for steps 9 to 14, but step 6 was restored" in workers.error().message
+    expected = _losses(undisturbed[1])
+    assert _losses(_rounds(run)) == {step: expected[step] for step in range(7, STEPS + 1)}
+
+
+def test_exported_model_has_the_length_and_rotation_of_the_last_segment(
+    undisturbed: tuple[RunConfig, list[World]],
+) -> None:
+    run, _ = undisturbed
+    result = work.export(run)
+    exported = json.loads((Path(result.path) / "config.json").read_text())
+    assert exported["max_position_embeddings"] == 64
+    assert 5e5 in (
+        exported.get("rope_theta"),
+        exported.get("rope_parameters", {}).get("rope_theta"),
+    )
+
+
+def test_agents_go_on_with_the_next_segment_and_nobody_is_charged(volume: Path) -> None:
+    run = _run(volume)
+    run = replace(
+        run,
+        nodes=replace(run.nodes, count=2),
+        parallelism=replace(run.parallelism, data_parallel_shard=2),
+    )
+    _write_sources(run)
+    cluster = Cluster(run, settings.WORKER, settings.PRELOAD)
+    try:
+        end = cluster.seen(lambda s: s.finished, "the end")
+        assert {agent.wait(60) for agent in cluster.agents.values()} == {0}
+        assert (end.round, end.incidents, end.replay.steps) == (2, (), 0)
+        assert end.progress
+        assert (end.progress.step, end.progress.tokens) == (STEPS, 8 * 8 * 32 + 6 * 4 * 64)
+    finally:
+        cluster.close()
