@@ -77,11 +77,6 @@ def segment_of(run: RunConfig, step: int) -> Segment:
     return reached[-1] if reached else segments(run)[0]
 
 
-def last(run: RunConfig) -> RunConfig:
-    """With the values of the last segment: what the finished model is."""
-    return segments(run)[-1].run
-
-
 def total_tokens(run: RunConfig) -> int:
     return segments(run)[-1].consumed(run.training.steps).tokens
 
