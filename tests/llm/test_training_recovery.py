@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_training_saves_listed_steps_keeps_them_and_resumes_from_the_first_weigh
     assert again.restored_step == 0
     assert again.saved_steps == [1, 2, 3]
     assert again.losses == pytest.approx({step: undisturbed[step] for step in (1, 2, 3)})
+
+
+def test_training_saving_the_first_weights_changes_no_loss(volume: Path) -> None:
+    plain = replace(changed(_run(volume), training={"steps": 6}), run="plain")
+    saving = replace(changed(plain, checkpoint={"keep_steps": (0,)}), run="saving")
+    for run in (plain, saving):
+        write_data(run.layout)
+    assert trained(saving, ranks=2).losses == trained(plain, ranks=2).losses
 
 
 def test_training_with_an_interval_that_changes_saves_alike_on_all_ranks(volume: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torchtitan.components.checkpoint import DATALOADER, MODEL, CheckpointManager
+from torchtitan.components.checkpoint import DATALOADER, MODEL, OPTIMIZER, CheckpointManager
 
 from ..checkpoints.restoring import agreed_skips, newest_listed, newest_verified
 from ..checkpoints.sealing import Save, Sealer
@@ -102,6 +102,8 @@ class VerifiedCheckpoints(CheckpointManager):
         if self._should_save(curr_step, last_step) and dist.get_rank() == 0:
             report(saving=SavingReport(curr_step, time.time()))
         begun = time.monotonic()
+        if curr_step == 0 and self._policy.keeps(0):
+            _make_state(self.states[OPTIMIZER])
         if not super()._save(curr_step, last_step):
             return False
         self._at_step = self._saved_step = curr_step
@@ -130,6 +132,19 @@ class VerifiedCheckpoints(CheckpointManager):
     def _close(self) -> None:
         super()._close()
         self._sealer.drain()
+
+
+def _make_state(optimizers: Any) -> None:
+    """Moments of zero, and no step made.
+
+    torch makes a missing state with an empty step of its own, which would count in AdamW's bias
+    correction: the first weights could not be saved without changing all losses after.
+    """
+    optimizers.state_dict()
+    for optimizer in optimizers:
+        for state in optimizer.state.values():
+            if "step" in state:
+                state["step"].zero_()
 
 
 def _report_saved(saved: SavedReport) -> None:
