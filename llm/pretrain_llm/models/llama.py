@@ -79,7 +79,7 @@ def _layer(model: ModelConfig, number: int, sequence_length: int) -> Llama3Trans
             wqkv_param_init=_LINEAR_INIT,
             wo_param_init=_depth_init(number),
             inner_attention=get_attention_config("flex"),
-            fuse_qkv=True,
+            fuse_qkv=model.num_kv_heads > 1,  # parts of one group share storage: no save
             rope=ComplexRoPE.Config(
                 dim=model.dim // model.num_heads,
                 max_seq_len=sequence_length,

@@ -179,7 +179,7 @@ def _layer(model: ModelConfig, sequence_length: int) -> NanochatBlock.Config:
         wqkv_param_init=_spectral_init(model.dim, model.dim),
         wo_param_init=_ZERO_INIT,
         inner_attention=get_attention_config("flex"),
-        fuse_qkv=True,
+        fuse_qkv=model.num_kv_heads > 1,  # parts of one group share storage: no save
         rope=ClockwiseRoPE.Config(dim=width, max_seq_len=sequence_length, theta=model.rope_theta),
     )
     attention.qk_norm = _norm(model, width)

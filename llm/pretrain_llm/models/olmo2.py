@@ -199,7 +199,7 @@ def _attention(model: ModelConfig, sequence_length: int) -> Olmo2Attention.Confi
         wqkv_param_init=_INIT,
         wo_param_init=_INIT,
         inner_attention=get_attention_config("flex"),
-        fuse_qkv=True,
+        fuse_qkv=model.num_kv_heads > 1,  # parts of one group share storage: no save
         rope=CosSinRoPE.Config(
             dim=model.dim // model.num_heads,
             max_seq_len=sequence_length,

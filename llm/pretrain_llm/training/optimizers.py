@@ -25,7 +25,7 @@ from .muon import HeadGroups, Muon
 
 MOMENTUM = 0.95  # Jordan et al. 2024 (Muon)
 KINDS = {
-    "matrices": r"\.(wqkv|wo|w[123])\.weight$",
+    "matrices": r"\.(wqkv|w[qkvo]|w[123])\.weight$",
     "embeddings": r"_embeddings\.weight$",  # tied: the output layer too
     "output": r"^lm_head\.weight$",
     "norms": r"norm\.weight$",
