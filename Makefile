@@ -72,6 +72,7 @@ bench-recovery: setup ## Recovery from faults against two peers (root; ARGS="--r
 .PHONY: verify fmt lint types imports crd golden
 verify: lint types imports ## What must hold before every commit
 	@$(operator_env)/bin/python -m pretrain_operator.crd --check
+	@$(operator_env)/bin/python -m hack.recipes table --check
 fmt: env-operator ## Format the code
 	@$(operator_env)/bin/ruff check --no-cache --fix-only --quiet $(CHECKED)
 	@$(operator_env)/bin/ruff format $(CHECKED)
@@ -88,6 +89,14 @@ crd: env-operator ## Write the CRD and docs/api.md from operator/pretrain_operat
 golden: env-operator ## Write the golden manifests anew, to be read in the diff
 	@$(operator_env)/bin/python -m tests.unit.test_manifests_golden
 	@$(operator_env)/bin/python -m tests.unit.test_bench_peers
+
+## Recipes
+
+.PHONY: recipes recipes-dry-run
+recipes: env-operator ## Write recipes/README.md from the recipes and their plans
+	@$(operator_env)/bin/python -m hack.recipes table
+recipes-dry-run: env-operator env-train ## A step of each changed recipe (or RECIPES="…") at its true mesh
+	@$(operator_env)/bin/python -m hack.recipes dry-run --python $(train_env)/bin/python $(RECIPES)
 
 ## Delivery
 

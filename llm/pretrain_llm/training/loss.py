@@ -27,7 +27,8 @@ class ZLoss(CrossEntropyLoss):
 
         def both(pred: Tensor, labels: Tensor, **options: Any) -> Tensor:
             squares = SquaredLogNormaliser.apply(pred.flatten(0, 1).float(), _vocabulary_group())
-            counted = squares[labels.flatten() != IGNORE_INDEX].sum()
+            # Not by indexing, which would have the host wait for the device.
+            counted = squares.where(labels.flatten() != IGNORE_INDEX, 0).sum()
             return cross_entropy(pred, labels, **options) + weight * counted
 
         self.fn = both

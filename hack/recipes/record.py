@@ -1,0 +1,100 @@
+"""One step of every recipe at its true mesh, and the record of it: recipes/dry-run.json.
+
+A recipe's digest covers what a dry run depends on, as the file has it: shapes, training, mesh. So
+an edit elsewhere keeps the record, and an edit there makes it stale, which a unit test says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pretrain_llm.contract import codec
+from pretrain_llm.contract.config import RunConfig
+
+from .book import FOLDER, Entry, entry, names
+
+RECORD = FOLDER / "dry-run.json"
+
+
+def digest_of(body: dict[str, Any]) -> str:
+    spec = body["spec"]
+    nodes = [spec["nodes"][key] for key in ("count", "devicesPerNode")]
+    parts = [spec["model"], spec["training"], spec.get("parallelism"), nodes]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {"recipes": {}}
+    return found
+
+
+def missing(record: dict[str, Any]) -> list[str]:
+    """Recipes that the record lacks, or has in another form."""
+    return [
+        name
+        for name in names()
+        if record["recipes"].get(name, {}).get("digest") != digest_of(entry(name).body)
+    ]
+
+
+def dry_run(python: str, wanted: Iterable[str]) -> None:
+    """The record is written after each recipe, so a stop loses one.
+
+    Raises RuntimeError where one fails; why is on stderr.
+    """
+    versions = _versions(python)
+    with _runner(python) as runner:
+        for name in wanted:
+            item = entry(name)
+            seen = [_seen(runner, name, item.plan.config, rank) for rank in _ranks(item)]
+            record = read()
+            record["recipes"][name] = {"digest": digest_of(item.body), "ranks": seen}
+            rows = dict(sorted(record["recipes"].items()))
+            RECORD.write_text(json.dumps({"versions": versions, "recipes": rows}, indent=1) + "\n")
+            passes, world = seen[0]["microbatches"], seen[0]["worldSize"]
+            print(f"{name}: {world} ranks, {passes} passes", flush=True)
+
+
+def _ranks(item: Entry) -> list[int]:
+    nodes = item.plan.config.nodes
+    last = nodes.count * nodes.devices_per_node - 1
+    return [0, last] if item.plan.config.parallelism.pipeline_parallel > 1 else [0]
+
+
+def _runner(python: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [python, "-m", "pretrain_llm.training.dry_run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path("llm").resolve())},
+    )
+
+
+def _seen(runner: subprocess.Popen[str], name: str, run: RunConfig, rank: int) -> dict[str, Any]:
+    assert runner.stdin
+    assert runner.stdout
+    runner.stdin.write(f'{{"run": {codec.to_json(run)}, "rank": {rank}}}\n')
+    runner.stdin.flush()
+    line = runner.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{name}, rank {rank}: the dry run failed, see above")
+    seen: dict[str, Any] = json.loads(line)
+    return seen
+
+
+def _versions(python: str) -> dict[str, str]:
+    code = (
+        "import json; from importlib.metadata import version; "
+        "print(json.dumps({n: version(n).split('+')[0] for n in ('torch', 'torchtitan')}))"
+    )
+    found: dict[str, str] = json.loads(
+        subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
+    return found

@@ -1,0 +1,74 @@
+"""The small form of every recipe really trains: the loss falls, a stop loses nothing, it exports.
+
+Recipes of one family and optimizer often have one small form; each form is trained once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import yaml
+
+from hack.recipes import book
+from hack.recipes.tiny import STEPS, tiny
+from pretrain_llm.contract.config import RunConfig, digest
+from pretrain_llm.data import build as data_stage
+from pretrain_llm.export.work import export
+from pretrain_operator.planner.plan import plan_run
+from pretrain_operator.planner.recipe import recipe
+
+from .worlds import trained
+
+pytestmark = [
+    pytest.mark.usefixtures("warm_workers"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
+]
+
+
+def tiny_config(name: str) -> RunConfig:
+    spec = recipe(yaml.safe_dump(tiny(book.entry(name).body))).spec
+    return replace(plan_run(spec).config, run="tiny")
+
+
+def forms() -> dict[str, RunConfig]:
+    """By the first recipe that has it."""
+    found: dict[str, tuple[str, RunConfig]] = {}
+    for name in book.names():
+        run = tiny_config(name)
+        found.setdefault(digest(run), (name, run))
+    return dict(found.values())
+
+
+FORMS = forms()
+
+
+def write_corpus(run: RunConfig, volume: Path) -> None:
+    """The beginnings of topics of Python's reference, dealt out to the sources."""
+    texts = [topics[name][:2000] for name in sorted(topics)][:80]
+    for number, source in enumerate(run.data.sources):
+        path = volume / source.path.removeprefix(f"{run.volume}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = texts[number :: len(run.data.sources)]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_tiny_form_learns_resumes_exactly_and_exports(name: str, tmp_path: Path) -> None:
+    run = replace(FORMS[name], volume=str(tmp_path))
+    write_corpus(run, tmp_path)
+    data_stage.build(run)
+    whole = trained(run)
+    shutil.rmtree(run.layout.checkpoint(STEPS))
+    resumed = trained(run)
+    assert resumed.restored_step == max(set(whole.saved_steps) - {STEPS}) >= STEPS // 2
+    again = range(resumed.restored_step + 1, STEPS + 1)
+    assert [resumed.losses[step] for step in again] == [whole.losses[step] for step in again]
+    assert whole.losses[STEPS] < 0.9 * whole.losses[1]
+    result = export(run)
+    assert result.step == STEPS
+    assert result.metrics["logitsMaxAbsDiff"] < 1e-4
