@@ -18,7 +18,6 @@ CASES = (
     "pythia-160m",
     "olmo2-1b",
     "smollm3-3b",
-    "nanollama-nano",
     "nanochat-d20-2025",
     "scale23x-gpt-1.3b",
     "llama3.1-405b-ref",

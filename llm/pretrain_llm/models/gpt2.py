@@ -236,6 +236,8 @@ _NAMES: hf.Names = {
     "tie_word_embeddings": "tie_embeddings",
 }
 
+_BIASES = "use_biases"
+
 
 def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:  # noqa: ARG001
     """What config.json says, token ids and dtype apart."""
@@ -247,6 +249,8 @@ def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:  # no
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
+        # Not theirs: their GPT-2 always has biases, ours are zeros then (`_zero_biases`).
+        **({} if model.biases is None else {_BIASES: model.biases}),
     }
 
 
@@ -259,4 +263,5 @@ def model_of(config: Mapping[str, Any]) -> ModelConfig:
         architecture="gpt2",
         num_kv_heads=config["n_head"],
         rope_theta=DEFAULT_ROPE_THETA,
+        biases=config.get(_BIASES),
     )
