@@ -52,7 +52,8 @@ def test_node_lost_run_shrinks_and_grows_with_the_losses_of_an_unfailed_run(
         _run(tmp_path / "failed"),
         settings.WORKER,
         settings.PRELOAD,
-        coordinator_options=["--shrink-after-seconds", "1"],
+        # Long enough for the agents to arrive one after the other on a busy machine.
+        coordinator_options=["--shrink-after-seconds", "8"],
     )
     try:
         world.stepping(above=25)
