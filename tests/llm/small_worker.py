@@ -56,6 +56,7 @@ class SmallWorker:
             part = self.folder / "checkpoint.part"
             part.write_text(str(self.step))
             part.replace(self.folder / "checkpoint")
+            self.report(saving=SavingReport(self.step, time.time(), over=True))
             self.report(saved=SavedReport(self.step, "checkpoint", 1, time.time(), 0.0))
         dist.barrier()
 
