@@ -49,21 +49,30 @@ def names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != DEMO)
 
 
+def body(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """The recipe as it is written, unplanned."""
+    found: dict[str, Any] = yaml.safe_load(_text(name, folder))
+    return found
+
+
 def entry(name: str, folder: Path = FOLDER) -> Entry:
     """Raises RecipeError or SpecError where the API server would refuse it, KeyError for a missing
     annotation."""
-    text = (folder / f"{name}.yaml").read_text()
-    body = yaml.safe_load(text)
-    notes = body["metadata"]["annotations"]
+    written = body(name, folder)
+    notes = written["metadata"]["annotations"]
     assumptions = Assumptions(mfu=float(notes[f"{_PREFIX}mfu"]))
     return Entry(
         name=name,
         system=notes[f"{_PREFIX}system"],
         source=notes[f"{_PREFIX}source"],
         measured_against=notes[f"{_PREFIX}measured-against"],
-        body=body,
-        plan=plan_run(recipe(text).spec, assumptions),
+        body=written,
+        plan=plan_run(recipe(_text(name, folder)).spec, assumptions),
     )
+
+
+def _text(name: str, folder: Path) -> str:
+    return (folder / f"{name}.yaml").read_text()
 
 
 def entries(folder: Path = FOLDER) -> Sequence[Entry]:

@@ -17,13 +17,13 @@ from typing import Any
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
 
-from .book import FOLDER, Entry, entry, names
+from .book import FOLDER, Entry, body, entry, names
 
 RECORD = FOLDER / "dry-run.json"
 
 
-def digest_of(body: dict[str, Any]) -> str:
-    spec = body["spec"]
+def digest_of(written: dict[str, Any]) -> str:
+    spec = written["spec"]
     nodes = [spec["nodes"][key] for key in ("count", "devicesPerNode")]
     parts = [spec["model"], spec["training"], spec.get("parallelism"), nodes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -39,7 +39,7 @@ def missing(record: dict[str, Any]) -> list[str]:
     return [
         name
         for name in names()
-        if record["recipes"].get(name, {}).get("digest") != digest_of(entry(name).body)
+        if record["recipes"].get(name, {}).get("digest") != digest_of(body(name))
     ]
 
 

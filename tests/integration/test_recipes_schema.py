@@ -27,7 +27,7 @@ def runs(control_plane: ControlPlane) -> Iterator[RunClient]:
 
 @pytest.mark.parametrize("name", book.names())
 def test_recipe_is_accepted_whole_and_small(name: str, runs: RunClient) -> None:
-    body = book.entry(name).body
+    body = book.body(name)
     for wanted in (body, tiny(body)):
         code, answer = runs.create(_here(wanted))
         assert code == 201, answer

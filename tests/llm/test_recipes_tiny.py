@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def tiny_config(name: str) -> RunConfig:
-    spec = recipe(yaml.safe_dump(tiny(book.entry(name).body))).spec
+    spec = recipe(yaml.safe_dump(tiny(book.body(name)))).spec
     return replace(plan_run(spec).config, run="tiny")
 
 
