@@ -18,7 +18,6 @@ from torchtitan.distributed import pipeline_parallel
 from torchtitan.models.common import Embedding, Linear
 from torchtitan.models.common.attention import AttentionMasksType
 from torchtitan.models.common.param_init import skip_param_init
-from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import DEFAULT_ROPE_THETA, ModelConfig
@@ -34,6 +33,7 @@ from .parts.biased import (
     feed_forward,
     layer_norm,
 )
+from .parts.decoder_spec import decoder_spec
 from .parts.embedded import EmbeddedDecoder
 from .parts.nope import NoPE
 
@@ -164,14 +164,8 @@ def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
     """`sequence_length` is at most `model.max_positions`, and shapes nothing."""
     assert model.max_positions is not None
     assert sequence_length <= model.max_positions
-    return ModelSpec(
-        name="gpt2",
-        flavor=model.fingerprint[:12],
-        model=_decoder(model, model.max_positions),
-        parallelize_fn=parallelize_llama,
-        pipelining_fn=_pipeline,
-        post_optimizer_build_fn=None,
-        state_dict_adapter=Gpt2Adapter,
+    return decoder_spec(
+        model, _decoder(model, model.max_positions), Gpt2Adapter, pipelining=_pipeline
     )
 
 

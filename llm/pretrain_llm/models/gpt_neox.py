@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.common import CosSinRoPE, Embedding, Linear
 from torchtitan.models.common.attention import AttentionMasksType
 from torchtitan.models.common.param_init import skip_param_init
-from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import ModelConfig
@@ -34,6 +32,7 @@ from .parts.biased import (
     feed_forward,
     layer_norm,
 )
+from .parts.decoder_spec import decoder_spec
 
 ROTARY_SHARE = 4  # one part in four of a head's width
 
@@ -124,15 +123,7 @@ _PARTS = ("wq", "wk", "wv")  # torchtitan's names in a checkpoint
 
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
-    return ModelSpec(
-        name="gpt_neox",
-        flavor=model.fingerprint[:12],
-        model=_decoder(model, sequence_length),
-        parallelize_fn=parallelize_llama,
-        pipelining_fn=pipeline_llm,
-        post_optimizer_build_fn=None,
-        state_dict_adapter=GptNeoXAdapter,
-    )
+    return decoder_spec(model, _decoder(model, sequence_length), GptNeoXAdapter)
 
 
 def _decoder(model: ModelConfig, sequence_length: int) -> BiasedModel.Config:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.common import ComplexRoPE, Embedding, Linear, RMSNorm
 from torchtitan.models.common.config_utils import (
     get_attention_config,
@@ -20,12 +19,12 @@ from torchtitan.models.common.config_utils import (
 )
 from torchtitan.models.common.param_init import depth_scaled_std, skip_param_init
 from torchtitan.models.llama3.model import Llama3Model, Llama3TransformerBlock
-from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.models.llama3.state_dict_adapter import Llama3StateDictAdapter
 from torchtitan.protocols.model_spec import ModelSpec
 
 from ..contract.config import ModelConfig
 from .parts import hf_config as hf
+from .parts.decoder_spec import decoder_spec
 
 Init = dict[str, Callable[..., Any]]
 
@@ -37,15 +36,7 @@ _TIED_INIT: Init = {"weight": skip_param_init}  # drawn as the output layer's we
 
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
-    return ModelSpec(
-        name="llama",
-        flavor=model.fingerprint[:12],
-        model=_decoder(model, sequence_length),
-        parallelize_fn=parallelize_llama,
-        pipelining_fn=pipeline_llm,
-        post_optimizer_build_fn=None,
-        state_dict_adapter=Llama3StateDictAdapter,
-    )
+    return decoder_spec(model, _decoder(model, sequence_length), Llama3StateDictAdapter)
 
 
 def _decoder(model: ModelConfig, sequence_length: int) -> Llama3Model.Config:

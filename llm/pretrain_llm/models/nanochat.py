@@ -18,7 +18,6 @@ import spmd_types as spmd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.common import CosSinRoPE, Embedding, Linear, RMSNorm
 from torchtitan.models.common.config_utils import get_attention_config, make_gqa_config
 from torchtitan.models.common.decoder import TransformerBlock
@@ -29,7 +28,6 @@ from torchtitan.models.common.decoder_sharding import (
 )
 from torchtitan.models.common.param_init import skip_param_init
 from torchtitan.models.llama3.model import Llama3Model, Llama3TransformerBlock
-from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.protocols.module import Module
 from torchtitan.protocols.sharding import ShardingConfig
@@ -37,6 +35,7 @@ from torchtitan.protocols.sharding import ShardingConfig
 from ..contract.config import ModelConfig
 from .parts import hf_config as hf
 from .parts.adapter import RenamingAdapter
+from .parts.decoder_spec import decoder_spec
 from .parts.embedded import EmbeddedDecoder
 from .parts.sharding import set_block_sharding
 
@@ -137,15 +136,7 @@ class NanochatAdapter(RenamingAdapter):
 
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
-    return ModelSpec(
-        name="nanochat",
-        flavor=model.fingerprint[:12],
-        model=_decoder(model, sequence_length),
-        parallelize_fn=parallelize_llama,
-        pipelining_fn=pipeline_llm,
-        post_optimizer_build_fn=None,
-        state_dict_adapter=NanochatAdapter,
-    )
+    return decoder_spec(model, _decoder(model, sequence_length), NanochatAdapter)
 
 
 def _decoder(model: ModelConfig, sequence_length: int) -> NanochatModel.Config:

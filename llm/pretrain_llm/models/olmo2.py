@@ -14,7 +14,6 @@ from typing import Any
 
 import spmd_types as spmd
 from torch import Tensor, nn
-from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.common import CosSinRoPE, Embedding, Linear, RMSNorm
 from torchtitan.models.common.attention import AttentionMasksType, GQAttention
 from torchtitan.models.common.config_utils import (
@@ -28,13 +27,13 @@ from torchtitan.models.common.decoder_sharding import (
 )
 from torchtitan.models.common.param_init import skip_param_init
 from torchtitan.models.llama3.model import Llama3Model, Llama3TransformerBlock
-from torchtitan.models.llama3.parallelize import parallelize_llama
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.protocols.sharding import ShardingConfig
 
 from ..contract.config import ModelConfig
 from .parts import hf_config as hf
 from .parts.adapter import RenamingAdapter
+from .parts.decoder_spec import decoder_spec
 
 Init = dict[str, Callable[..., Any]]
 
@@ -148,15 +147,7 @@ class Olmo2Adapter(RenamingAdapter):
 
 
 def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
-    return ModelSpec(
-        name="olmo2",
-        flavor=model.fingerprint[:12],
-        model=_decoder(model, sequence_length),
-        parallelize_fn=parallelize_llama,
-        pipelining_fn=pipeline_llm,
-        post_optimizer_build_fn=None,
-        state_dict_adapter=Olmo2Adapter,
-    )
+    return decoder_spec(model, _decoder(model, sequence_length), Olmo2Adapter)
 
 
 def _decoder(model: ModelConfig, sequence_length: int) -> Olmo2Model.Config:

@@ -26,7 +26,7 @@ def model_spec(model: ModelConfig, sequence_length: int) -> ModelSpec:
         rope = block.attention.rope
         same = {field.name: getattr(rope, field.name) for field in fields(rope)}
         block.attention.rope = NoPE.Config(**same)
-    return replace(spec, name="smollm3")
+    return spec
 
 
 def hf_config(model: ModelConfig, sequence_length: int) -> dict[str, Any]:
