@@ -132,7 +132,9 @@ class Kubelets:
         self._api = api
         self._stopped = threading.Event()
         for name in self.NODES:
-            api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+            # The label is the kubelet's: without it no anti-affinity keeps a run's slots apart.
+            metadata = {"name": name, "labels": {"kubernetes.io/hostname": name}}
+            api.create({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
             self.report(name, "True")
         self._thread = threading.Thread(target=self._let_go_for_ever, daemon=True)
         self._thread.start()
