@@ -159,12 +159,7 @@ TABLE = (
     _in_pod("hold-gil", "C code in a worker holds the GIL for ever", "Hang"),
     _in_pod("cuda-error", "a worker raises a CUDA error", "DeviceError"),
     _in_pod("xid-on-stderr", "XID 79 on a worker's stderr, then SIGABRT", "DeviceBroken"),
-    _in_pod(
-        "nccl-watchdog",
-        "NCCL's watchdog on stderr, then SIGABRT",
-        "CollectiveTimeout",
-        "`PeerLost` where a peer's words come first: both are echoes",
-    ),
+    _in_pod("nccl-watchdog", "NCCL's watchdog on stderr, then SIGABRT", "CollectiveTimeout"),
     _in_pod("nan-loss", "a worker's weights become NaN", "NonFinite"),
     _in_pod(
         "loss-spike",

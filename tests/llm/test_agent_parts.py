@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_llm import reports
-from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main
+from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main, workers
 from pretrain_llm.agent.bell import Bell
 from pretrain_llm.agent.link import Link
 from pretrain_llm.agent.outbox import Outbox
@@ -218,6 +218,42 @@ def variables(folder: Path) -> dict[str, str]:
         environment.POD_NAME: "pod-2",
         environment.GRACE_SECONDS: "60",
     }
+
+
+class Process:
+    """A worker whose exit code becomes known at once, or only once it is killed."""
+
+    pid = 1 << 30  # of no process
+
+    def __init__(self, code: int, is_known: bool) -> None:
+        self.exitcode = code if is_known else None
+        self._code = code
+
+    def kill(self) -> None: ...
+
+    def join(self, _seconds: float) -> None:
+        self.exitcode = self._code
+
+
+@pytest.mark.parametrize(
+    ("code", "is_known", "told"),
+    [
+        pytest.param(-signal.SIGABRT, False, [-signal.SIGABRT], id="it still aborts"),
+        pytest.param(-signal.SIGKILL, True, [-signal.SIGKILL], id="somebody else's SIGKILL"),
+        pytest.param(-signal.SIGKILL, False, [], id="our SIGKILL"),
+        pytest.param(-signal.SIGTERM, True, [], id="asked to leave before it trains"),
+        pytest.param(exit_codes.SAVED, True, [], id="saved"),
+    ],
+)
+def test_workers_killed_tell_what_had_failed_before_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_known: bool, told: list[int]
+) -> None:
+    started = (Process(code, is_known), Output(multiprocessing.Pipe(False)[0], io.BytesIO()))
+    monkeypatch.setattr(workers, "_started", lambda *_, **__: started)
+    variables = {environment.ERROR_FILE: str(folder / "error")}
+    killed = workers.Workers([worker_main.Launch(0, 0, "none:none", variables)])
+    assert [ending.exit_code for ending in killed.kill()] == told
+    assert killed.kill() == []
 
 
 def test_link_keeps_what_it_carries_until_the_new_coordinator_has_heard_it(folder: Path) -> None:

@@ -44,11 +44,15 @@ class Run:
         state: str = "",
         skew: float = 0.0,
         carried: Carried | None = None,
+        incarnation: str = "",
+        round_number: int | None = None,
     ) -> None:
+        """Of the newest round, where none is given."""
         number = self.ledger.rounds.round.number if self.ledger.rounds.round else 0
+        number = number if round_number is None else round_number
         told = AgentReport(
             agent=name,
-            incarnation=f"{name}-1",
+            incarnation=incarnation or f"{name}-1",
             attempt=1,
             slot="ab".index(name),
             node=f"node-{name}",
@@ -148,6 +152,24 @@ def test_recovery_all_phases_are_measured() -> None:
             1,
             id="NCCL's watchdog ends the peers with SIGABRT",
         ),
+        pytest.param(
+            [
+                fault(0, 2.0, error_message=GLOO, symptom=symptoms.PEER_LOST),
+                fault(1, 3.0, signal=6, exit_code=None, symptom=symptoms.COLLECTIVE_TIMEOUT),
+            ],
+            1,
+            1,
+            id="only echoes: who gave up waiting, seen dead after its peer",
+        ),
+        pytest.param(
+            [
+                fault(0, 2.0, error_message="NCCL timeout"),
+                fault(1, 3.0, signal=6, exit_code=None, symptom=symptoms.COLLECTIVE_TIMEOUT),
+            ],
+            1,
+            1,
+            id="the same, with a peer whose words are no symptom",
+        ),
     ],
 )
 def test_first_fault_is_the_earliest_genuine_one(
@@ -197,6 +219,41 @@ def test_lost_agent_after_a_genuine_fault_is_not_the_cause() -> None:
     run.report("b", T0 + 2.0, fault(1, T0 + 1.9, exit_code=None, signal=11))
     run.heartbeats("b", T0 + 2.0, T0 + 3.5, protocol.WAITING)
     assert (run.incident.evidence, run.incident.agent) == (status.WORKER_EXIT, "b")
+
+
+@pytest.mark.parametrize("echo_first", [True, False])
+def test_agent_started_anew_at_once_is_the_cause_of_its_peers_echo(echo_first: bool) -> None:
+    run = Run()
+
+    def tell_echo() -> None:
+        run.report("b", T0 + 2.0, fault(1, T0 + 1.9, error_message=GLOO))
+
+    def restart() -> None:
+        run.report("a", T0 + 2.0, state=protocol.PREPARING, incarnation="a-2", round_number=0)
+
+    for tell in (tell_echo, restart) if echo_first else (restart, tell_echo):
+        tell()
+    told = run.incident
+    assert (told.evidence, told.agent, told.first_fault) == (status.AGENT_RESTARTED, "a", None)
+    assert (told.node, told.echoes) == ("node-a", 1)
+
+
+def test_agent_started_anew_after_it_stopped_its_workers_is_not_the_cause() -> None:
+    run = Run()
+    run.report("b", T0 + 2.0, fault(1, T0 + 1.9, error_message=GLOO))
+    run.report("a", T0 + 2.1, state=protocol.WAITING)
+    run.report("a", T0 + 2.2, state=protocol.PREPARING, incarnation="a-2", round_number=0)
+    assert (run.incident.evidence, run.incident.agent) == (status.WORKER_EXIT, "b")
+
+
+def test_genuine_fault_while_a_round_drains_is_the_cause_though_an_echo_comes_first() -> None:
+    run = Run()
+    run.report("a", T0 + 1, state=protocol.LEAVING)
+    run.report("a", T0 + 2, fault(0, T0 + 1.9, error_message=GLOO), state=protocol.LEAVING)
+    assert run.incident.evidence == status.STOP_REQUESTED
+    run.report("b", T0 + 2.1, fault(1, T0 + 1.8, exit_code=None, signal=11))
+    told = run.incident
+    assert (told.evidence, told.agent, told.time) == (status.WORKER_EXIT, "b", T0 + 1.8)
 
 
 def test_clock_skew_of_an_agent_is_taken_out() -> None:

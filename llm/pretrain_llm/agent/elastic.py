@@ -209,7 +209,7 @@ class Agent(SimpleElasticAgent):
 
     def _shutdown(self, *_how: object, **_how_long: object) -> None:
         if self._workers:
-            self._workers.kill()
+            self._tell_faults(self._workers.kill())
 
     def _exit_barrier(self) -> None:
         pass

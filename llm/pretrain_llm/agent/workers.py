@@ -133,8 +133,13 @@ class Workers:
         for process in self._processes:
             process.terminate()
 
-    def kill(self) -> None:
-        """Ends them and all they have started. Raises StuckWorkerError."""
+    def kill(self) -> list[Ending]:
+        """Ends them and all they have started, and returns failures that nobody has seen yet.
+
+        A process that aborts is seen late, and its peers may have broken the round meanwhile.
+        Raises StuckWorkerError.
+        """
+        dead = [process for process in self._processes if process.exitcode is not None]
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid or 0, signal.SIGKILL)
@@ -144,6 +149,22 @@ class Workers:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.exitcode is None:
                 raise StuckWorkerError(f"worker {process.pid} did not die of SIGKILL")
+        return self._unseen(dead)
+
+    def _unseen(self, dead: Sequence[fork_server.Process]) -> list[Ending]:
+        """Failures not in `endings` yet: of those `dead` before they were killed, or of others that
+        no signal of ours has ended.
+        """
+        known, found = {ending.rank for ending in self.endings}, []
+        for launch, process in zip(self._launches, self._processes, strict=True):
+            if launch.rank in known:
+                continue
+            ending = self._ending(launch, process.exitcode)
+            self.endings.append(ending)
+            is_asked = ending.is_orderly or ending.exit_code == -signal.SIGTERM
+            if not is_asked and (process in dead or ending.exit_code != -signal.SIGKILL):
+                found.append(ending)
+        return found
 
     def _ending(self, launch: Launch, code: int | None) -> Ending:
         code = exit_codes.ERROR if code is None else code

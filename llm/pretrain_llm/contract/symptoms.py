@@ -19,7 +19,9 @@ DEVICE_ERROR = "DeviceError"  # on a device, with no sign of broken hardware: th
 COLLECTIVE_TIMEOUT = "CollectiveTimeout"  # NCCL's watchdog or gloo gave up waiting for a peer
 PEER_LOST = "PeerLost"
 
-ECHOES = (COLLECTIVE_TIMEOUT, PEER_LOST)  # what the peers of a failed worker say
+# What the peers of a failed worker say. Who gave up waiting knows more than who lost a connection:
+# a process ended at the other end of that.
+ECHOES = (COLLECTIVE_TIMEOUT, PEER_LOST)
 
 MAX_LINES = 3  # of stderr, in a report
 MAX_CHARACTERS = 300  # of each

@@ -4,7 +4,9 @@
       |--detect--|--reschedule--|----restore----|---first step---|
 
 A worker that dies takes its peers' collectives with it: their errors are echoes. The first cause
-is the earliest failure that is not an echo, or the earliest of all where every one is.
+is the earliest failure that is not an echo. Where every one is, those that gave up waiting come
+before those that lost a connection, because a process ended at the other end of it. In which order
+failures are told says nothing: a process that aborts is often seen dead after its peers.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _ECHO_MESSAGE = re.compile(
     r"|gloo|nccl|tcpstore|remote process exited",
     re.IGNORECASE,
 )
+_ASKED = (status.STOP_REQUESTED, status.MORE_NODES)
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,25 @@ class Recovery:
     over: bool = False  # stepping again, or cut short by the next incident
 
 
-def is_echo(fault: FaultReport) -> bool:
-    """Whether a worker failed only because it lost a peer.
+def distance(fault: FaultReport) -> int:
+    """How far a failed worker is from the first cause, by its own words; 0: it is no echo.
 
     NCCL's watchdog ends its process with SIGABRT: then only stderr says that a peer was waited for.
     """
     if fault.out_of_memory or fault.exit_code in exit_codes.FINAL:
-        return False
-    if fault.symptom is not None:
-        return fault.symptom in symptoms.ECHOES
-    if fault.signal is not None:
-        return False
+        return 0
+    if fault.symptom in symptoms.ECHOES:
+        return 1 + symptoms.ECHOES.index(fault.symptom)
+    if fault.symptom is not None or fault.signal is not None:
+        return 0
     text = fault.error_message or ""
-    return fault.error_kind in _ECHO_KINDS or _ECHO_MESSAGE.search(text) is not None
+    is_echo = fault.error_kind in _ECHO_KINDS or _ECHO_MESSAGE.search(text) is not None
+    return len(symptoms.ECHOES) if is_echo else 0
+
+
+def is_echo(fault: FaultReport) -> bool:
+    """Whether a worker failed only because of a peer."""
+    return distance(fault) > 0
 
 
 def opened(
@@ -138,7 +147,9 @@ def _ended(recovery: Recovery) -> Recovery:
 def with_lost_agent(
     recoveries: tuple[Recovery, ...], reason: Break, agent: Agent | None
 ) -> tuple[Recovery, ...]:
-    """A member's lease ended after its peers' echoes had broken the round: it is the cause."""
+    """A member fell silent or started anew after its peers' echoes had broken the round: it is the
+    cause.
+    """
     if not recoveries:
         return recoveries
     last = recoveries[-1]
@@ -229,13 +240,12 @@ def _blaming(recovery: Recovery, reason: Break, agent: Agent | None) -> Recovery
 
 def _faulted(recovery: Recovery, fault: FaultReport, agent: Agent) -> Recovery:
     incident, first = recovery.incident, recovery.incident.first_fault
-    if incident.evidence != status.WORKER_EXIT:
-        return replace(recovery, incident=replace(incident, echoes=incident.echoes + 1))
-    if first and (is_echo(first), first.time) <= (is_echo(fault), fault.time):
+    if not _is_first(incident, fault):
         return replace(recovery, incident=replace(incident, echoes=incident.echoes + 1))
     time = min(fault.time, recovery.broken_at)
     incident = replace(
         incident,
+        evidence=status.WORKER_EXIT,
         first_fault=fault,
         echoes=incident.echoes + (first is not None),
         agent=agent.name,
@@ -245,6 +255,19 @@ def _faulted(recovery: Recovery, fault: FaultReport, agent: Agent) -> Recovery:
         detect_seconds=_seconds(time, recovery.broken_at),
     )
     return replace(recovery, incident=incident)
+
+
+def _is_first(incident: Incident, fault: FaultReport) -> bool:
+    """Whether `fault` explains the incident better than what is known of it.
+
+    A round that saved to let somebody go may have been broken by an echo of it.
+    """
+    if incident.evidence in _ASKED:
+        return not is_echo(fault)
+    if incident.evidence != status.WORKER_EXIT:
+        return False
+    first = incident.first_fault
+    return first is None or (distance(fault), fault.time) < (distance(first), first.time)
 
 
 def _seconds(start: float, end: float) -> float:

@@ -16,6 +16,7 @@ from ..contract.memory import Generation, MemoryStanding, Restore
 from ..contract.protocol import AgentEvent, AgentReport, RoundView
 from ..contract.reports import MemorySavedReport, QuarantinedReport, StepReport, WorkerReport
 from ..contract.status import (
+    AGENT_RESTARTED,
     LEASE_EXPIRED,
     LOSS_SPIKE,
     MORE_NODES,
@@ -103,6 +104,12 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
     for event in events:
         after = _with_event(after, report.agent, _shifted(event, clock_offset_seconds), now)
     after = _with_memory(after, report)
+    if rounds.died_unsaid(ledger.rounds, report):
+        reason = Break(now, AGENT_RESTARTED, report.agent)
+        agent = after.rounds.agents[report.agent]
+        after = replace(
+            after, recoveries=incidents.with_lost_agent(after.recoveries, reason, agent)
+        )
     return _settled(ledger, replace(after, rounds=rounds.ticked(after.rounds, now)), now)
 
 

@@ -188,6 +188,16 @@ def silent_members(state: State, now: float) -> list[Agent]:
     return [a for a in agents if a.state == RUNNING and not is_live(a, state.policy, now)]
 
 
+def died_unsaid(state: State, report: AgentReport) -> bool:
+    """Whether a member of the broken round comes as another process, and the one before never said
+    that it had stopped its workers.
+    """
+    current, before = state.round, state.agents.get(report.agent)
+    if before is None or before.incarnation == report.incarnation or before.state != RUNNING:
+        return False
+    return bool(current and current.broken and report.agent in current.members)
+
+
 def _adopted(state: State, report: AgentReport, now: float) -> State:
     """Takes over a round that an earlier coordinator named."""
     known = state.round.number if state.round else 0
