@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim import SGD
 
 from pretrain_llm import artifacts
 from pretrain_llm.agent import settings
@@ -36,6 +37,7 @@ from .worlds import World, world
 
 cpu.enable()  # before torchtitan is imported
 from pretrain_llm.training import titan  # noqa: E402
+from pretrain_llm.training.schedulers import Schedulers  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("warm_workers"),
@@ -135,6 +137,20 @@ def test_schedule_of_a_segment_begins_at_its_step(tmp_path: Path) -> None:
         optimizer.step()
         schedulers.step()
     assert rates == pytest.approx([5e-3 * (6 - n) / 6 for n in range(6)])
+
+
+def test_schedule_with_steps_of_its_own_is_cut_short_or_stays_at_its_end() -> None:
+    def rates(steps: int | None) -> list[float]:
+        built = Schedulers.Config(
+            total_steps=steps, warmup_steps=0, decay_ratio=1.0, min_lr_factor=0.1
+        ).build(optimizers=[SGD([torch.zeros(1, requires_grad=True)], lr=1.0)], training_steps=4)
+        (schedule,) = built.schedulers
+        factor = schedule.lr_lambdas[0]
+        return [factor(step) for step in range(4)]
+
+    assert rates(8) == pytest.approx([1 - 0.9 * n / 8 for n in range(4)])
+    assert rates(2) == pytest.approx([1, 0.55, 0.55, 0.55])
+    assert rates(None) == pytest.approx([1 - 0.9 * n / 4 for n in range(4)])
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,14 @@ def test_segment_changes_all_rates_in_proportion() -> None:
     assert (optimizer.learning_rate, optimizer.adamw_learning_rate) == (0.01, 0.002)
 
 
+def test_segment_with_a_rate_alone_has_the_form_of_the_schedule_but_not_its_length() -> None:
+    long = replace(BASE.training.schedule, steps=400)
+    whole = run(SegmentConfig(60, learning_rate=0.01), SegmentConfig(80, global_batch_size=4))
+    whole = replace(whole, training=replace(whole.training, schedule=long))
+    found = [segment.run.training.schedule for segment in curriculum.segments(whole)]
+    assert found == [long, BASE.training.schedule, BASE.training.schedule]
+
+
 def test_schedule_lasts_until_the_next_one_begins() -> None:
     found = curriculum.segments(run(*SEGMENTS))
     spans = [(segment.schedule_start, segment.schedule_end) for segment in found]

@@ -98,8 +98,9 @@ class SkipStepConfig:
 class ScheduleConfig:
     warmup_steps: int
     decay: str  # linear | cosine | sqrt
-    decay_fraction: float  # of all steps; the rate is constant before (WSD)
+    decay_fraction: float  # of all its steps; the rate is constant before (WSD)
     min_learning_rate_fraction: float
+    steps: int | None = None  # of the whole schedule; None: those that it spans
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 from .config import DataConfig, OptimizerConfig, RunConfig, SegmentConfig, TrainingConfig
 
@@ -134,8 +135,12 @@ def _changed(run: RunConfig, changes: SegmentConfig) -> RunConfig:
 
 def _training(training: TrainingConfig, changes: SegmentConfig) -> TrainingConfig:
     names = ("sequence_length", "global_batch_size", "local_batch_size", "schedule")
-    given = {name: value for name in names if (value := getattr(changes, name)) is not None}
+    given: dict[str, Any] = {
+        name: value for name in names if (value := getattr(changes, name)) is not None
+    }
     if changes.learning_rate is not None:
+        # The form of the schedule goes on, its length was that of the stretch before.
+        given.setdefault("schedule", replace(training.schedule, steps=None))
         given["optimizer"] = _with_rate(training.optimizer, changes.learning_rate)
     return replace(training, **given)
 

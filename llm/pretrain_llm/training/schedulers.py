@@ -11,20 +11,23 @@ from torchtitan.components.optimizer import LRSchedulersContainer
 
 
 class Schedulers(LRSchedulersContainer):
-    """torchtitan's schedule over `total_steps` from `start` on."""
+    """torchtitan's schedule over `total_steps` from `start` on, and its end from there on."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(LRSchedulersContainer.Config):
         start: int = 0
 
-        def build(self, **arguments: Any) -> Schedulers:
-            built = LRSchedulersContainer.Config.build(self, **arguments)
-            return Schedulers(built, self.start)
+        def build(self, *, training_steps: int, **arguments: Any) -> Schedulers:
+            built = LRSchedulersContainer.Config.build(
+                self, training_steps=training_steps, **arguments
+            )
+            return Schedulers(built, self.start, self.total_steps or training_steps)
 
-    def __init__(self, built: LRSchedulersContainer, start: int) -> None:
+    def __init__(self, built: LRSchedulersContainer, start: int, total_steps: int) -> None:
         self.schedulers = built.schedulers
         for scheduler in self._lambdas():
-            scheduler.lr_lambdas = [_shifted(each, start) for each in scheduler.lr_lambdas]
+            factors = [_shifted(each, start, total_steps) for each in scheduler.lr_lambdas]
+            scheduler.lr_lambdas = factors
 
     def apply(self) -> None:
         """After a load: an optimiser's state brings the rate that it was saved with."""
@@ -37,5 +40,8 @@ class Schedulers(LRSchedulersContainer):
         return [each for each in self.schedulers if isinstance(each, LambdaLR)]
 
 
-def _shifted(factor: Callable[[int], float], start: int) -> Callable[[int], float]:
-    return lambda step: factor(step - start)
+def _shifted(
+    factor: Callable[[int], float], start: int, total_steps: int
+) -> Callable[[int], float]:
+    """Past its end torchtitan's factor falls on, below zero."""
+    return lambda step: factor(min(step - start, total_steps - 1))

@@ -365,7 +365,7 @@ def _loss(run: RunConfig) -> CrossEntropyLoss.Config:
 def _schedule(schedule: ScheduleConfig, segment: Segment) -> Schedulers.Config:
     return Schedulers.Config(
         start=segment.schedule_start,
-        total_steps=segment.schedule_end - segment.schedule_start,
+        total_steps=schedule.steps or segment.schedule_end - segment.schedule_start,
         warmup_steps=schedule.warmup_steps,
         decay_ratio=schedule.decay_fraction,
         decay_type=schedule.decay,

@@ -16,6 +16,13 @@ class Schedule(ApiModel):
         1.0, description="Last part of the steps, in which the rate decays; constant before (WSD)."
     )
     min_learning_rate_fraction: Fraction = Field(0.1, description="Of the peak, at the end.")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Of the whole schedule, which may end early (OLMo 2's) and otherwise stays at"
+        " its end. Default: those that it spans.",
+    )
 
 
 class SourceWeight(ApiModel):
