@@ -1,5 +1,7 @@
 """One step of every recipe at its true mesh, and the record of it: recipes/dry-run.json.
 
+A curriculum has a step of each shape: length and batches.
+
 A recipe's digest covers what a dry run depends on, as the file has it: shapes, training, mesh. So
 an edit elsewhere keeps the record, and an edit there makes it stale, which a unit test says.
 """
@@ -16,6 +18,7 @@ from typing import Any
 
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import Segment, segments
 
 from .book import FOLDER, Entry, body, entry, names
 
@@ -51,20 +54,40 @@ def dry_run(python: str, wanted: Iterable[str]) -> None:
     versions = _versions(python)
     with _runner(python) as runner:
         for name in wanted:
-            item = entry(name)
-            seen = [_seen(runner, name, item.plan.config, rank) for rank in _ranks(item)]
+            row = _row(runner, entry(name))
             record = read()
-            record["recipes"][name] = {"digest": digest_of(item.body), "ranks": seen}
+            record["recipes"][name] = row
             rows = dict(sorted(record["recipes"].items()))
             RECORD.write_text(json.dumps({"versions": versions, "recipes": rows}, indent=1) + "\n")
-            passes, world = seen[0]["microbatches"], seen[0]["worldSize"]
-            print(f"{name}: {world} ranks, {passes} passes", flush=True)
+            parts = [part["ranks"][0] for part in (row, *row.get("later", ()))]
+            passes = ", then ".join(str(part["microbatches"]) for part in parts)
+            print(f"{name}: {parts[0]['worldSize']} ranks, {passes} passes", flush=True)
 
 
-def _ranks(item: Entry) -> list[int]:
-    nodes = item.plan.config.nodes
-    last = nodes.count * nodes.devices_per_node - 1
-    return [0, last] if item.plan.config.parallelism.pipeline_parallel > 1 else [0]
+def _row(runner: subprocess.Popen[str], item: Entry) -> dict[str, Any]:
+    first, *later = shapes(item.plan.config)
+    row = {"digest": digest_of(item.body), "ranks": _step(runner, item.name, first)}
+    steps = [{"fromStep": each.start, "ranks": _step(runner, item.name, each)} for each in later]
+    return {**row, "later": steps} if steps else row
+
+
+def shapes(run: RunConfig) -> tuple[Segment, ...]:
+    """The first segment of each shape: others differ in data, rates and rotation alone."""
+    found: dict[tuple[int, ...], Segment] = {}
+    for segment in segments(run):
+        training = segment.run.training
+        batches = (training.global_batch_size, training.local_batch_size)
+        found.setdefault((training.sequence_length, *batches), segment)
+    return tuple(found.values())
+
+
+def _step(runner: subprocess.Popen[str], name: str, segment: Segment) -> list[dict[str, Any]]:
+    return [_seen(runner, name, segment.run, rank) for rank in _ranks(segment.run)]
+
+
+def _ranks(run: RunConfig) -> list[int]:
+    last = run.nodes.count * run.nodes.devices_per_node - 1
+    return [0, last] if run.parallelism.pipeline_parallel > 1 else [0]
 
 
 def _runner(python: str) -> subprocess.Popen[str]:

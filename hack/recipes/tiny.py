@@ -2,7 +2,9 @@
 
     shapes        at most 4 heads of 16, 4 blocks; the ratios of heads, widths and blocks stay
     data          the same sources and weights, each a small JSON Lines file of the same name
-    training      the same optimizer, schedule, decay, curriculum; 40 steps of 8 sequences of 64
+    training      the same optimizer, schedule, decay; 40 steps of 8 sequences of 64
+    curriculum    as many segments of equal length, each with the same kind of changes; the second
+                  length of sequences is 128, the third 256
     mesh          one rank; `make recipes-dry-run` has the true one
     afterwards    export; neither post-training nor serving
 
@@ -17,7 +19,10 @@ from typing import Any
 STEPS = 40
 _HEADS, _HEAD_DIM, _BLOCKS = 4, 16, 4
 _VOCABULARY = 512
+_LENGTH = 64
+_WARMUP_STEPS = 4
 _LARGEST_RATE = 1e-2  # of AdamW; published rates are for millions of tokens a step
+_LATER_RATE = 2e-3
 
 
 def tiny(body: dict[str, Any]) -> dict[str, Any]:
@@ -61,16 +66,50 @@ def _source(source: dict[str, Any]) -> dict[str, Any]:
 def _training(training: dict[str, Any]) -> dict[str, Any]:
     small = {
         **training,
-        "sequenceLength": 64,
+        "sequenceLength": _LENGTH,
         "globalBatchSize": 8,
         "steps": STEPS,
         "precision": "float32",
         "compile": False,
         "optimizer": _optimizer(training["optimizer"]),
-        "schedule": {**training["schedule"], "warmupSteps": 4},
+        "schedule": _schedule(training["schedule"], training),
     }
+    if "curriculum" in training:
+        small["curriculum"] = _curriculum(training)
     for key in ("tokens", "localBatchSize", "activationCheckpointing"):
         small.pop(key, None)
+    return small
+
+
+def _schedule(schedule: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    small = {**schedule, "warmupSteps": min(_WARMUP_STEPS, schedule["warmupSteps"])}
+    if "steps" in schedule:
+        small["steps"] = max(1, round(STEPS * schedule["steps"] / training["steps"]))
+    return small
+
+
+def _curriculum(training: dict[str, Any]) -> list[dict[str, Any]]:
+    segments = training["curriculum"]
+    stated = [each["sequenceLength"] for each in segments if "sequenceLength" in each]
+    lengths = list(dict.fromkeys((training["sequenceLength"], *stated)))
+    return [
+        _segment(segment, training, STEPS * number // (len(segments) + 1), lengths)
+        for number, segment in enumerate(segments, start=1)
+    ]
+
+
+def _segment(
+    segment: dict[str, Any], training: dict[str, Any], start: int, lengths: list[int]
+) -> dict[str, Any]:
+    small = {**segment, "fromStep": start}
+    for key in ("globalBatchSize", "localBatchSize"):
+        small.pop(key, None)
+    if "sequenceLength" in segment:
+        small["sequenceLength"] = _LENGTH << lengths.index(segment["sequenceLength"])
+    if "learningRate" in segment and training["optimizer"]["name"] == "AdamW":
+        small["learningRate"] = _LATER_RATE
+    if "schedule" in segment:
+        small["schedule"] = _schedule(segment["schedule"], training)
     return small
 
 

@@ -33,7 +33,7 @@ from pretrain_llm.training.inputs import open_inputs
 
 from .agent_world import World as Cluster
 from .runs import run_config, write_data
-from .worlds import World, world
+from .worlds import World, all_losses, trained_in_rounds, world
 
 cpu.enable()  # before torchtitan is imported
 from pretrain_llm.training import titan  # noqa: E402
@@ -82,21 +82,6 @@ def _write_sources(run: RunConfig) -> ShardIndex:
     manifest = ArtifactManifest("Data", "x", index.tokenizer_fingerprint, artifacts.entries(folder))
     artifacts.write_manifest(folder, manifest)
     return named
-
-
-def _rounds(run: RunConfig) -> list[World]:
-    """Worlds one after the other until the run has finished, as a coordinator starts them."""
-    found = []
-    while not found or found[-1].exit_codes() != [exit_codes.OK]:
-        assert len(found) < 4
-        with world(run) as workers:
-            assert workers.exit_codes()[0] in (exit_codes.OK, exit_codes.SAVED), workers.log()
-        found.append(workers)
-    return found
-
-
-def _losses(rounds: list[World]) -> dict[int, float]:
-    return {step: loss for each in rounds for step, loss in each.losses.items()}
 
 
 def test_loader_of_a_segment_reads_its_sources_in_its_order(tmp_path: Path) -> None:
@@ -157,7 +142,7 @@ def test_schedule_with_steps_of_its_own_is_cut_short_or_stays_at_its_end() -> No
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[World]]:
     run = _run(tmp_path_factory.mktemp("undisturbed"))
     _write_sources(run)
-    return run, _rounds(run)
+    return run, trained_in_rounds(run)
 
 
 def test_each_segment_is_a_round_of_its_own_and_the_tokens_add_up(
@@ -194,10 +179,10 @@ def test_run_killed_around_a_boundary_repeats_the_same_losses(
             if killed_after in workers.losses:
                 workers.workers[0].kill()
             workers.exit_codes()
-    after = _rounds(run)
-    expected = _losses(undisturbed[1])
-    assert _losses(before) | _losses(after) == expected
-    assert all(expected[step] == loss for step, loss in _losses(before).items())
+    after = trained_in_rounds(run)
+    expected = all_losses(undisturbed[1])
+    assert all_losses(before) | all_losses(after) == expected
+    assert all(expected[step] == loss for step, loss in all_losses(before).items())
 
 
 def test_newest_checkpoint_damaged_across_a_boundary_the_next_round_starts_right(
@@ -213,8 +198,10 @@ def test_newest_checkpoint_damaged_across_a_boundary_the_next_round_starts_right
     with world(run) as workers:
         assert workers.exit_codes() == [exit_codes.ERROR]
         assert "built for steps 9 to 14, but step 6 was restored" in workers.error().message
-    expected = _losses(undisturbed[1])
-    assert _losses(_rounds(run)) == {step: expected[step] for step in range(7, STEPS + 1)}
+    expected = all_losses(undisturbed[1])
+    assert all_losses(trained_in_rounds(run)) == {
+        step: expected[step] for step in range(7, STEPS + 1)
+    }
 
 
 def test_exported_model_has_the_length_and_rotation_of_the_last_segment(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from pretrain_llm.contract import codec, config, environment
+from pretrain_llm.contract import codec, config, environment, exit_codes
 from pretrain_llm.contract.reports import WorkerReport
 from pretrain_llm.contract.results import StageError
 
@@ -30,6 +30,7 @@ PRELOAD = "pretrain_llm.training.preload"
 WORKER = "pretrain_llm.training.worker:main"
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.005
+MAX_ROUNDS = 8
 
 
 @dataclass
@@ -138,6 +139,23 @@ def trained(run: config.RunConfig, ranks: int = 1) -> World:
     """A run trained to its end."""
     with world(run, ranks) as workers:
         return workers.finish()
+
+
+def trained_in_rounds(run: config.RunConfig, ranks: int = 1) -> list[World]:
+    """Worlds one after the other until the run has finished, as a coordinator starts them."""
+    found: list[World] = []
+    while not found or set(found[-1].exit_codes()) != {exit_codes.OK}:
+        assert len(found) < MAX_ROUNDS
+        with world(run, ranks) as workers:
+            codes = set(workers.exit_codes())
+            assert codes <= {exit_codes.OK, exit_codes.SAVED}, workers.log()
+        found.append(workers)
+    return found
+
+
+def all_losses(worlds: list[World]) -> dict[int, float]:
+    """By step, of all rounds; a step that was trained again has its last one."""
+    return {step: loss for each in worlds for step, loss in each.losses.items()}
 
 
 def _started(

@@ -7,6 +7,7 @@ import yaml
 
 from hack.recipes import book, record, table
 from hack.recipes.tiny import STEPS, tiny
+from pretrain_operator.planner.memory import accumulation
 from pretrain_operator.planner.plan import plan_run
 from pretrain_operator.planner.recipe import recipe
 
@@ -95,15 +96,21 @@ def test_dry_run_record_has_every_recipe_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_dry_run_record_agrees_with_the_plan(name: str, entries: dict[str, book.Entry]) -> None:
-    plan, ranks = entries[name].plan, record.read()["recipes"][name]["ranks"]
-    nodes, mesh = plan.config.nodes, plan.config.parallelism
-    assert {rank["worldSize"] for rank in ranks} == {nodes.count * nodes.devices_per_node}
-    passes = plan.accumulation
-    if mesh.pipeline_parallel > 1:
-        passes *= plan.config.training.local_batch_size
-    assert {rank["microbatches"] for rank in ranks} == {passes}
-    if mesh.pipeline_parallel == 1:
-        assert ranks[0]["parameters"] == PARAMETERS[name]
+    row, run = record.read()["recipes"][name], entries[name].plan.config
+    first, *later = record.shapes(run)
+    parts = row.get("later", [])
+    assert [part["fromStep"] for part in parts] == [segment.start for segment in later]
+    for segment, part in zip((first, *later), (row, *parts), strict=True):
+        passes = accumulation(segment.run)
+        if run.parallelism.pipeline_parallel > 1:
+            passes *= segment.run.training.local_batch_size
+        ranks = part["ranks"]
+        assert {rank["worldSize"] for rank in ranks} == {
+            run.nodes.count * run.nodes.devices_per_node
+        }
+        assert {rank["microbatches"] for rank in ranks} == {passes}
+        if run.parallelism.pipeline_parallel == 1:
+            assert ranks[0]["parameters"] == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
