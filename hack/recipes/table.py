@@ -66,6 +66,7 @@ def _mesh(item: Entry) -> str:
         "FSDP": mesh.data_parallel_shard,
         "TP": mesh.tensor_parallel,
         "PP": mesh.pipeline_parallel,
+        "CP": mesh.context_parallel,
     }
     return " ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1)
 

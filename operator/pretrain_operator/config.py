@@ -186,8 +186,7 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
     if mesh.data_parallel_shard == 0:
         remedy = "set a positive number, or -1 for the rest"
         yield SpecError("shard-degree-not-zero", f"{field}.dataParallelShard", 0, remedy)
-    model_ranks = mesh.tensor_parallel * mesh.pipeline_parallel
-    ranks = model_ranks * mesh.data_parallel_replicate
+    ranks = mesh.model_ranks * mesh.data_parallel_replicate
     if mesh.data_parallel_shard > 0:
         ranks *= mesh.data_parallel_shard
     if ranks != world if mesh.data_parallel_shard > 0 else world % ranks:
@@ -196,8 +195,9 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
             " to it, or let dataParallelShard -1 fill it"
         )
         yield SpecError("mesh-fills-world", field, f"{ranks} ranks", remedy)
-    if world % model_ranks == 0:
-        yield from _batch_violations(spec.training, mesh.pipeline_parallel, world // model_ranks)
+    if world % mesh.model_ranks == 0:
+        data_ranks = world // mesh.model_ranks
+        yield from _batch_violations(spec.training, mesh.pipeline_parallel, data_ranks)
 
 
 def _nodes_violations(spec: RunSpec) -> Iterator[SpecError]:
@@ -248,6 +248,14 @@ def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = f"choose a divisor of training.sequenceLength {length}, which it shards"
         field = "spec.parallelism.tensorParallel"
         yield SpecError("tensor-parallel-divides-sequence", field, mesh.tensor_parallel, remedy)
+    unit = meshes.context_unit(mesh.context_parallel, mesh.tensor_parallel)
+    if length % unit:
+        remedy = (
+            f"does not cut training.sequenceLength {length} evenly; choose a multiple of {unit}"
+            f" with tensorParallel {mesh.tensor_parallel}"
+        )
+        field = "spec.parallelism.contextParallel"
+        yield SpecError("context-parallel-divides-sequence", field, mesh.context_parallel, remedy)
     if spec.training.optimizer.name == "Muon" and mesh.tensor_parallel > 1:
         remedy = "splits the matrices that Muon needs whole; set it to 1, or choose AdamW"
         field = "spec.parallelism.tensorParallel"
@@ -402,7 +410,7 @@ def _data(data: Data) -> contract.DataConfig:
 
 def _parallelism(spec: RunSpec) -> contract.ParallelismConfig:
     mesh = spec.parallelism
-    others = mesh.data_parallel_replicate * mesh.tensor_parallel * mesh.pipeline_parallel
+    others = mesh.data_parallel_replicate * mesh.model_ranks
     return contract.ParallelismConfig(
         data_parallel_replicate=mesh.data_parallel_replicate,
         data_parallel_shard=mesh.data_parallel_shard
@@ -410,6 +418,7 @@ def _parallelism(spec: RunSpec) -> contract.ParallelismConfig:
         else world_size(spec.nodes) // others,
         tensor_parallel=mesh.tensor_parallel,
         pipeline_parallel=mesh.pipeline_parallel,
+        context_parallel=mesh.context_parallel,
     )
 
 

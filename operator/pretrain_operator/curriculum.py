@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pretrain_llm.contract import config as contract
+from pretrain_llm.contract.meshes import context_unit
 
 from .api.schedule import Segment
 from .api.spec import RunSpec, Training
@@ -66,9 +67,8 @@ def curriculum_violations(spec: RunSpec, world: int) -> Iterator[SpecError]:
         field = f"{_FIELD}[{number}]"
         yield from _source_violations(spec, segment, field)
         yield from _position_violations(spec, segment, field)
-    model_ranks = spec.parallelism.tensor_parallel * spec.parallelism.pipeline_parallel
-    if world % model_ranks == 0:
-        yield from _batch_violations(spec, world // model_ranks)
+    if world % spec.parallelism.model_ranks == 0:
+        yield from _batch_violations(spec, world // spec.parallelism.model_ranks)
 
 
 def _step_violations(training: Training) -> Iterator[SpecError]:
@@ -103,6 +103,13 @@ def _position_violations(spec: RunSpec, segment: Segment, field: str) -> Iterato
     if length is not None and length % tensor_parallel:
         remedy = f"choose a multiple of parallelism.tensorParallel {tensor_parallel}"
         yield SpecError("curriculum-sequence-splits", f"{field}.sequenceLength", length, remedy)
+    unit = context_unit(spec.parallelism.context_parallel, tensor_parallel)
+    if length is not None and length % unit:
+        remedy = (
+            f"parallelism.contextParallel {spec.parallelism.context_parallel} does not cut it"
+            f" evenly; choose a multiple of {unit}"
+        )
+        yield SpecError("curriculum-context-divides", f"{field}.sequenceLength", length, remedy)
     if model.architecture not in contract.LEARNED_POSITIONS:
         return
     rows = model.max_positions or spec.training.sequence_length

@@ -70,6 +70,9 @@ STATES = {
     "llama-1b": recipe_run((16, 2048, 32, 8, 8192, 32768), True, mesh(4, 16)),
     "llama3-8b": recipe_run((32, 4096, 32, 8, 14336, 128256), False, mesh(1, 32, 2)),
     "llama3-70b": recipe_run((80, 8192, 64, 8, 28672, 128256), False, mesh(1, 8, 8)),
+    "smollm3-3b-64k": recipe_run(
+        (36, 2048, 16, 4, 11008, 128256), True, mesh(1, 4, 2, context=8), "smollm3"
+    ),
     "llama-7b-pipeline": recipe_run((32, 4096, 32, 32, 11008, 32000), False, mesh(1, 8, 2, 4)),
     "olmo2-1b": recipe_run((16, 2048, 16, 16, 8192, 100352), False, mesh(1, 64), "olmo2"),
     "pythia-1b": recipe_run((16, 2048, 8, 8, 8192, 50304), False, mesh(8, 8), "gpt_neox"),
@@ -145,13 +148,15 @@ BLOCKS += [
 def step_run(
     parallelism: dict[str, int], *, checkpointing: str = "none", tied: bool = False, passes: int = 1
 ) -> RunConfig:
+    """Of 1024 tokens a rank."""
+    sequences = 4 * parallelism["context_parallel"]
     data_ranks = parallelism["data_parallel_replicate"] * parallelism["data_parallel_shard"]
     return changed(
         recipe_run((4, 256, 4, 2, 768, 2048), tied, parallelism),
         training={
             "sequence_length": 256,
-            "local_batch_size": 4,
-            "global_batch_size": 4 * data_ranks * passes,
+            "local_batch_size": sequences,
+            "global_batch_size": sequences * data_ranks * passes,
             "precision": "bfloat16",
             "activation_checkpointing": checkpointing,
         },
@@ -166,6 +171,8 @@ STEPS = {
     "selective": step_run(mesh(1, 64), checkpointing="selective"),
     "full": step_run(mesh(1, 64), checkpointing="full"),
     "tensor": step_run(mesh(1, 32, 2)),
+    "context": step_run(mesh(1, 32, context=2)),
+    "context-full": step_run(mesh(1, 32, context=2), checkpointing="full"),
     "accumulated": step_run(mesh(1, 64), passes=2),
 }
 
@@ -363,16 +370,26 @@ def _ready(run: RunConfig) -> tuple[Any, AbstractContextManager[Any], dict[str, 
     model.to_empty(device="cpu")
     with torch.no_grad():
         model.init_weights(buffer_device=None)
-    shape = (run.training.local_batch_size, run.training.sequence_length)
-    positions = torch.arange(shape[1]).expand(shape).contiguous()
-    batch = {
-        "tokens": torch.zeros(shape, dtype=torch.int64),
-        "positions": positions,
-        "attention_masks": model.get_attention_masks(positions=positions),
-    }
     dims = _parallel_dims(run)
     context = utils.get_spmd_context(parallel_dims=dims, spmd_typechecking=False)()
-    return model, context, batch
+    return model, context, _batch(run, model, dims)
+
+
+def _batch(run: RunConfig, model: Any, dims: Any) -> dict[str, Any]:
+    """This rank's part of it."""
+    import torch
+    from torchtitan.distributed.context_parallel import cp_shard
+
+    from pretrain_llm.training import cpu
+
+    shape = (run.training.local_batch_size, run.training.sequence_length)
+    tokens = torch.zeros(shape, dtype=torch.int64)
+    positions = torch.arange(shape[1]).expand(shape).contiguous()
+    with cpu.uncompiled():
+        masks = model.get_attention_masks(positions=positions)
+        if dims.cp_enabled:
+            (tokens, positions), masks = cp_shard(dims.get_mesh("cp"), (tokens, positions), masks)
+    return {"tokens": tokens, "positions": positions, "attention_masks": masks}
 
 
 def _parallelized(run: RunConfig) -> list[Any]:
@@ -385,7 +402,10 @@ def _parallelized(run: RunConfig) -> list[Any]:
     from pretrain_llm.training import cpu, titan
 
     family = models.architecture(run.model.architecture)
-    spec = cpu.adapted(family.model_spec(run.model, run.training.sequence_length))
+    spec = cpu.adapted(
+        family.model_spec(run.model, run.training.sequence_length),
+        is_blocked=run.parallelism.context_parallel > 1,
+    )
     parallelism = titan._parallelism(run)
     torch_run = type("Parallel", (), {"parallelism": parallelism})()
     spec.model.update_from_config(config=torch_run)
@@ -428,7 +448,7 @@ def _parallel_dims(run: RunConfig) -> Any:
         _DIMS[found] = ParallelDims(
             dp_replicate=found.data_parallel_replicate,
             dp_shard=found.data_parallel_shard,
-            cp=1,
+            cp=found.context_parallel,
             tp=found.tensor_parallel,
             pp=found.pipeline_parallel,
             ep=1,

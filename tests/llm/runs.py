@@ -78,12 +78,15 @@ def changed(run: config.RunConfig, **changes: Any) -> config.RunConfig:
     return replace(run, **sections)
 
 
-def mesh(replicate: int = 1, shard: int = 1, tensor: int = 1, pipeline: int = 1) -> dict[str, int]:
+def mesh(
+    replicate: int = 1, shard: int = 1, tensor: int = 1, pipeline: int = 1, context: int = 1
+) -> dict[str, int]:
     return {
         "data_parallel_replicate": replicate,
         "data_parallel_shard": shard,
         "tensor_parallel": tensor,
         "pipeline_parallel": pipeline,
+        "context_parallel": context,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ DEADLINE_SECONDS = 240.0
 def test_dry_run_is_what_the_record_has(name: str, tmp_path: Path) -> None:
     written = record.read()["recipes"][name]["ranks"]
     assert step(book.entry(name).plan.config, tmp_path / "seen.json") == codec.to_json(written[0])
+
+
+def test_dry_run_of_sequences_of_64k_on_eight_ranks_each(tmp_path: Path) -> None:
+    """SmolLM3's last length, with tensor parallelism and HSDP. Weights are on as many shards as in
+    the recipe: a context-parallel group's ranks are shards too."""
+    run = book.entry("smollm3-3b").plan.config
+    long = replace(
+        run,
+        training=replace(
+            run.training, sequence_length=65536, global_batch_size=24, local_batch_size=1
+        ),
+        parallelism=replace(run.parallelism, data_parallel_shard=4, context_parallel=8),
+    )
+    written = record.read()["recipes"]["smollm3-3b"]["ranks"]
+    assert step(long, tmp_path / "seen.json") == codec.to_json(written[0])
 
 
 def step(run: RunConfig, path: Path) -> str:

@@ -74,6 +74,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
         "parallelism.tensorParallel",
         "sequenceLength 33",
     ),
+    ({"parallelism": mesh(context=2)}, 2, "parallelism.contextParallel", "sequenceLength 32"),
     ({"parallelism": mesh(shard=2)}, 3, "parallelism", "is 2, but there are 3 workers"),
     ({"parallelism": mesh(shard=2)}, 1, "parallelism", "is 2, but there are 1 workers"),
     ({"training": {"global_batch_size": 6}}, 1, "training.localBatchSize", "take 4 sequences"),
@@ -128,6 +129,7 @@ def test_configuration_is_accepted(parallelism: dict[str, int], ranks: int, tmp_
         (mesh(replicate=2, shard=4), 8, 0),
         (mesh(pipeline=2), 2, 1),
         (mesh(shard=2, tensor=2, pipeline=4), 16, 12),
+        (mesh(context=2, pipeline=2), 4, 2),
     ],
 )
 def test_mesh_loss_is_on_the_first_rank_of_the_last_stage(

@@ -51,11 +51,12 @@ def test_training_settings_reach_torchtitan(volume: Path) -> None:
 
 
 def test_parallel_degrees_reach_torchtitan(volume: Path) -> None:
-    degrees = _config(run_config(volume, parallelism=mesh(2, 3, 4, 5))).parallelism
+    degrees = _config(run_config(volume, parallelism=mesh(2, 3, 4, 5, 6))).parallelism
     assert degrees.data_parallel_replicate_degree == 2
     assert degrees.data_parallel_shard_degree == 3
     assert degrees.tensor_parallel_degree == 4
     assert degrees.pipeline_parallel_degree == 5
+    assert degrees.context_parallel_degree == 6
 
 
 def test_checkpoints_are_full_asynchronous_and_purged_by_us(volume: Path) -> None:

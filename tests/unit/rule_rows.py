@@ -288,6 +288,13 @@ ROWS = (
         base=_FOUR_NODES,
     ),
     Row(
+        "context-parallel-divides-sequence",
+        {"training.sequenceLength": 384},
+        {"training.sequenceLength": 512},
+        ("2", "384", "multiple"),
+        base={"parallelism": {"contextParallel": 2}},
+    ),
+    Row(
         "pipeline-fits-layers",
         {"model.numLayers": 1},
         {"model.numLayers": 2},
@@ -423,6 +430,13 @@ ROWS = (
         {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 258}]},
         ("[9]", "tensorParallel 2", "multiple"),
         base={"parallelism": {"tensorParallel": 2}},
+    ),
+    Row(
+        "curriculum-context-divides",
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 640}]},
+        {_CURRICULUM: [{"fromStep": 9, "sequenceLength": 768}]},
+        ("[9]", "contextParallel 2", "multiple"),
+        base={"parallelism": {"contextParallel": 2}},
     ),
     Row(
         "post-training-length-trained",

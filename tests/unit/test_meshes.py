@@ -22,9 +22,10 @@ def run(
     batch: int = 48,
     local: int | None = None,
     fewest: int | None = 1,
-    mesh: tuple[int, int, int, int] | None = None,
+    mesh: tuple[int, ...] | None = None,
 ) -> RunConfig:
-    """`mesh`: replicate, shard, tensor, pipeline; all ranks shard where it is left out."""
+    """`mesh`: replicate, shard, tensor, pipeline and, maybe, context; all ranks shard where it is
+    left out."""
     base = run_config(demo_run())
     degrees = ParallelismConfig(*(mesh or (1, count * devices, 1, 1)))
     ranks = degrees.data_parallel_replicate * degrees.data_parallel_shard
@@ -48,6 +49,8 @@ def run(
         pytest.param(run(4, 4, mesh=(1, 4, 4, 1)), 3, (1, 3, 4, 1, 8), id="tensor stays"),
         pytest.param(run(4, mesh=(1, 2, 2, 1)), 3, None, id="half a tensor group"),
         pytest.param(run(4, mesh=(1, 2, 1, 2)), 2, (1, 1, 1, 2, 24), id="pipeline stays"),
+        pytest.param(run(4, 2, mesh=(1, 4, 1, 1, 2)), 3, (1, 3, 1, 1, 8), id="context stays"),
+        pytest.param(run(4, mesh=(1, 2, 1, 1, 2)), 3, None, id="half a context group"),
         pytest.param(run(4, 2, mesh=(1, 4, 1, 2)), 3, None, id="16 each: no 12 for its schedule"),
         pytest.param(run(4, batch=16), 3, None, id="the batch does not divide by 3"),
         pytest.param(run(4, mesh=(1, 1, 4, 1)), 2, None, id="nothing to give way"),
@@ -106,7 +109,22 @@ def data_ranks(config: RunConfig) -> int:
 
 def ranks(config: RunConfig) -> int:
     mesh = config.parallelism
-    return data_ranks(config) * mesh.tensor_parallel * mesh.pipeline_parallel
+    return (
+        data_ranks(config) * mesh.tensor_parallel * mesh.pipeline_parallel * mesh.context_parallel
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "tensor", "unit"),
+    [
+        pytest.param(1, 8, 1, id="nothing is cut"),
+        pytest.param(2, 1, 256, id="whole blocks of 128"),
+        pytest.param(8, 8, 1024, id="16 divides 128"),
+        pytest.param(2, 96, 768, id="two pieces for each of 96"),
+    ],
+)
+def test_sequence_is_cut_between_blocks(context: int, tensor: int, unit: int) -> None:
+    assert meshes.context_unit(context, tensor) == unit
 
 
 @pytest.mark.parametrize(

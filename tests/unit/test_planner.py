@@ -166,6 +166,26 @@ def test_first_pipeline_stage_holds_a_microbatch_for_every_stage() -> None:
     assert two < four == eight
 
 
+def test_sequence_shared_by_four_ranks_has_a_quarter_of_its_activations_on_each() -> None:
+    """All but the keys and values of the others' tokens, which attention gathers: 3/4 of theirs."""
+    training = {"sequenceLength": 16384, "globalBatchSize": 4, "localBatchSize": 1}
+    alone, shared = (
+        plan_run(
+            spec(
+                training=training,
+                nodes={"count": 1, "devicesPerNode": 4 * degree},
+                parallelism={"contextParallel": degree},
+            )
+        ).memory
+        for degree in (1, 4)
+    )
+    loss, quarter = alone.moments[0], shared.moments[0]
+    gathered = 16 * 3 / 4 * 16384 * 2 * 512 * 2  # blocks, tokens, widths, bytes
+    assert quarter.activations_bytes == loss.activations_bytes / 4 + gathered
+    assert quarter.logits_bytes == loss.logits_bytes / 4
+    assert shared.weights_bytes == alone.weights_bytes / 4  # FSDP's shards are 16 in place of 4
+
+
 def test_run_that_does_not_fit_is_told_the_field_the_value_and_the_remedy() -> None:
     plan = plan_run(spec(training={"localBatchSize": 32}))
     assert not plan.memory.fits

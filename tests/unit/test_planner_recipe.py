@@ -142,6 +142,15 @@ def test_suggestion_splits_tensors_only_where_nothing_cheaper_fits() -> None:
     assert plan.suggestion.config.training.activation_checkpointing != "none"
 
 
+def test_suggestion_shares_a_sequence_only_where_it_is_long() -> None:
+    """One sequence of 256k tokens does not fit a device of 16; 2k tokens have nothing to share."""
+    training = {"sequenceLength": 262144, "globalBatchSize": 4, "localBatchSize": 1}
+    plan = plan_run(spec(training=training, parallelism={"contextParallel": 4}), suggest=True)
+    assert plan.suggestion is not None
+    assert plan.suggestion.config.parallelism.context_parallel >= 4  # else 4 of 16 ranks have none
+    assert {c.parallelism.context_parallel for c in legal_configs(plan_run(spec()).config)} == {1}
+
+
 def test_suggestion_never_pipelines_tied_embeddings() -> None:
     tied, untied = spec(), spec(model={"tieEmbeddings": False})
     assert _deepest_pipeline(tied) == 1

@@ -165,6 +165,17 @@ class ParallelismConfig:
     data_parallel_shard: int
     tensor_parallel: int
     pipeline_parallel: int
+    context_parallel: int = 1  # ranks that share a sequence's tokens
+
+    @property
+    def model_ranks(self) -> int:
+        """Ranks that take the same samples."""
+        return self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+
+    @property
+    def shards(self) -> int:
+        """Ranks that FSDP2 splits a weight among: those of a context-parallel group, too."""
+        return self.data_parallel_shard * self.context_parallel
 
 
 @dataclass(frozen=True)

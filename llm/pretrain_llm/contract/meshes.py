@@ -1,18 +1,31 @@
 """The mesh of a run on fewer nodes than it asks for: pure, the same for operator and workers.
 
-Only data parallelism gives way: tensor and pipeline degrees split the model, and stay. The global
-batch stays too, so that a step trains the same samples whatever the number of nodes is; what a
-rank takes at once, and how often, adapts.
+Only data parallelism gives way: tensor, pipeline and context degrees split the model or a sequence,
+and stay. The global batch stays too, so that a step trains the same samples whatever the number of
+nodes is; what a rank takes at once, and how often, adapts.
 
     global batch = data-parallel ranks x local batch x accumulation
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from .config import RunConfig, TrainingConfig
 from .curriculum import segments
+
+# Tokens of a block of FlexAttention's masks, which are cut between blocks alone. Source: torch
+# 2.15, torch.distributed.tensor.experimental._context_parallel, _create_cp_block_mask.
+CONTEXT_BLOCK = 128
+
+
+def context_unit(context_parallel: int, tensor_parallel: int) -> int:
+    """Tokens of which a sequence must be a multiple: blocks stay whole, and each rank's two pieces,
+    one from the head and one from the tail, split among its tensor-parallel ranks."""
+    if context_parallel == 1:
+        return 1
+    return context_parallel * math.lcm(CONTEXT_BLOCK, 2 * tensor_parallel)
 
 
 def on_nodes(run: RunConfig, nodes: int) -> RunConfig | None:
@@ -59,8 +72,7 @@ def fewer_nodes(run: RunConfig) -> tuple[int, ...]:
 
 def data_parallel_ranks(run: RunConfig, nodes: int) -> int:
     """Groups of ranks that take samples of their own; 0 where the model does not fit evenly."""
-    model_ranks = run.parallelism.tensor_parallel * run.parallelism.pipeline_parallel
-    groups, rest = divmod(nodes * run.nodes.devices_per_node, model_ranks)
+    groups, rest = divmod(nodes * run.nodes.devices_per_node, run.parallelism.model_ranks)
     return 0 if rest else groups
 
 

@@ -10,6 +10,7 @@ torchtitan 0.3.0 knows no CPU. Through its own extension points, without a fork:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -71,6 +72,16 @@ def enable() -> None:
     torchtitan.tools.utils.device_module = CpuDevice("cpu")
 
 
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """In here nothing is compiled, if this is a CPU: it costs more than it gains.
+
+    Of the masks' construction, which is compiled whatever the run says.
+    """
+    if torchtitan.tools.utils.device_type != "cpu":
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 def use_threads() -> None:
     """As many compute threads as the launcher asked for, or a fair share of the cores.
 
@@ -81,13 +92,17 @@ def use_threads() -> None:
     torch.set_num_threads(wanted or max(1, share))
 
 
-def adapted(spec: ModelSpec) -> ModelSpec:
-    """The same model with what a CPU needs instead; the parameters and their names stay."""
+def adapted(spec: ModelSpec, is_blocked: bool = False) -> ModelSpec:
+    """The same model with what a CPU needs instead; the parameters and their names stay.
+
+    `is_blocked`: masks are FlexAttention's, which context parallelism cuts.
+    """
     from torchtitan.config import Configurable
     from torchtitan.models.common.attention import GQAttention
 
     for _, attention, _, _ in spec.model.traverse(GQAttention.Config):
-        attention.inner_attention = _attention_class().Config()
+        kind = _blocked_attention_class() if is_blocked else _attention_class()
+        attention.inner_attention = kind.Config()
     for _, part, _, _ in spec.model.traverse(Configurable.Config, recurse=True):
         if inits := getattr(part, "param_init", None):
             part.param_init = {name: layout_free(init) for name, init in inits.items()}
@@ -168,6 +183,44 @@ def _attention_class() -> type:
             return out.transpose(1, 2)
 
     return DocumentAttention
+
+
+@functools.cache
+def _blocked_attention_class() -> type:
+    """Made late, as the other."""
+    from torch.nn.attention.flex_attention import BlockMask, create_mask
+    from torchtitan.models.common.attention import FlexAttention
+
+    class BlockedAttention(FlexAttention):
+        """FlexAttention's mask, also a rank's part of it, in front of SDPA."""
+
+        @dataclass(kw_only=True, slots=True)
+        class Config(FlexAttention.Config):
+            pass
+
+        def forward(
+            self,
+            q_BLNH: Tensor,  # noqa: N803  torchtitan binds these names
+            k_BLNH: Tensor,  # noqa: N803
+            v_BLNH: Tensor,  # noqa: N803
+            *,
+            attention_masks: BlockMask,
+            scale: float | None = None,
+            enable_gqa: bool = False,
+            **_: Any,
+        ) -> Tensor:
+            sizes = (q_BLNH.shape[0], 1, q_BLNH.shape[1], k_BLNH.shape[1])
+            out = torch.nn.functional.scaled_dot_product_attention(
+                q_BLNH.transpose(1, 2),
+                k_BLNH.transpose(1, 2),
+                v_BLNH.transpose(1, 2),
+                attn_mask=create_mask(attention_masks.mask_mod, *sizes, device="cpu"),
+                scale=scale,
+                enable_gqa=enable_gqa,
+            )
+            return out.transpose(1, 2)
+
+    return BlockedAttention
 
 
 def document_mask(starts: Tensor, batch: int, length: int) -> Tensor | None:

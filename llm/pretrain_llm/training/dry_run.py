@@ -118,8 +118,9 @@ class Trainer(titan.Trainer):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        for part in self.model_parts:
-            part.get_attention_masks = one_document_a_row
+        if not self.parallel_dims.cp_enabled:  # whose masks look at no values
+            for part in self.model_parts:
+                part.get_attention_masks = one_document_a_row
         if self.parallel_dims.pp_enabled:
             stage = self.pp_schedule._stage
             stage._user_meta = self._stage_shapes(stage.is_first, stage.is_last)
@@ -131,7 +132,7 @@ class Trainer(titan.Trainer):
         """What stages would tell each other first, and a fake process group cannot carry."""
         config, tensor_parallel = self.config, self.parallel_dims.tp
         sequences = config.parallelism.pipeline_parallel_microbatch_size
-        length = config.training.seq_len
+        length = config.training.seq_len // self.parallel_dims.cp
         tokens = torch.zeros(sequences, length, dtype=torch.int64)
         dtype = TORCH_DTYPE_MAP[config.training.mixed_precision_param]
         hidden = torch.zeros(

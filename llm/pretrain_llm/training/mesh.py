@@ -11,11 +11,7 @@ def data_parallel_ranks(parallelism: ParallelismConfig) -> int:
 
 
 def world_size(parallelism: ParallelismConfig) -> int:
-    return (
-        data_parallel_ranks(parallelism)
-        * parallelism.tensor_parallel
-        * parallelism.pipeline_parallel
-    )
+    return data_parallel_ranks(parallelism) * parallelism.model_ranks
 
 
 def loss_rank(parallelism: ParallelismConfig) -> int:

@@ -3,8 +3,8 @@
 With synchronous training every rank's step takes as long as the slowest rank's. But between the
 hooks of FSDP2, which wait for weights before a block's forward pass and let go of them after it, a
 block computes on its own. The mean of these times is comparable between all ranks, also of pipeline
-stages with other numbers of blocks. Ranks of one tensor-parallel group wait for each other inside
-blocks: a slow one slows its group, and all of them are named.
+stages with other numbers of blocks. Ranks of one tensor- or context-parallel group wait for each
+other inside blocks: a slow one slows its group, and all of them are named.
 
 Not measured where blocks are compiled: torchtitan compiles them with fullgraph, and a clock in
 between would break the graph. CUDA's events are read after the step's loss has been, so that

@@ -18,6 +18,7 @@ from ..contract.config import (
     RunConfig,
 )
 from ..contract.curriculum import segments
+from ..contract.meshes import context_unit
 from ..errors import InputError
 from . import mesh
 
@@ -49,6 +50,7 @@ def _segment_problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _positions(config.model, config.training.sequence_length)
     yield from _muon(config)
     yield from _mesh(config.parallelism, world_size)
+    yield from _context(config)
     yield from _batches(config)
     yield from _pipeline(config)
 
@@ -141,6 +143,15 @@ def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:
             f"the degrees' product is {wanted}, but there are {world_size} workers",
             "Make the product of all degrees spec.nodes.count times spec.nodes.devicesPerNode.",
         )
+
+
+def _context(config: RunConfig) -> Iterator[Problem]:
+    mesh_of, length = config.parallelism, config.training.sequence_length
+    unit = context_unit(mesh_of.context_parallel, mesh_of.tensor_parallel)
+    if length % unit:
+        message = f"does not cut spec.training.sequenceLength {length} evenly"
+        remedy = f"Use a degree that does; for this one it is a multiple of {unit}."
+        yield "spec.parallelism.contextParallel", mesh_of.context_parallel, message, remedy
 
 
 def _batches(config: RunConfig) -> Iterator[Problem]:

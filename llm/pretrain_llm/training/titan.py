@@ -7,6 +7,7 @@ nothing is patched but what cpu.py says. Decides nothing about the run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +135,11 @@ class Trainer(torchtitan.trainer.Trainer):
         if self._faults is not None:
             self._faults.boundary()
         return True
+
+    def post_dataloading_process(self, *batch: Any, **named: Any) -> Any:
+        """Also cuts a sequence's tokens and masks into the parts of a context-parallel group."""
+        with cpu.uncompiled() if self.parallel_dims.cp_enabled else contextlib.nullcontext():
+            return super().post_dataloading_process(*batch, **named)
 
     def forward_backward_step(self, **batch: Any) -> torch.Tensor:
         loss = super().forward_backward_step(**batch)
@@ -323,8 +329,9 @@ def trainer_config(run: RunConfig, inputs: Inputs, finished_steps: int = 0) -> T
     spec = models.architecture(run.model.architecture).model_spec(
         run.model, training.sequence_length
     )
+    is_blocked = run.parallelism.context_parallel > 1
     return Trainer.Config(
-        model_spec=cpu.adapted(spec) if run.nodes.device == "cpu" else spec,
+        model_spec=cpu.adapted(spec, is_blocked) if run.nodes.device == "cpu" else spec,
         hf_assets_path=str(inputs.tokenizer),
         dump_folder=str(run.layout.logs),
         loss=_loss(run),
@@ -394,6 +401,7 @@ def _parallelism(run: RunConfig) -> ParallelismConfig:
         data_parallel_shard_degree=parallelism.data_parallel_shard,
         tensor_parallel_degree=parallelism.tensor_parallel,
         pipeline_parallel_degree=parallelism.pipeline_parallel,
+        context_parallel_degree=parallelism.context_parallel,
     )
 
 

@@ -6,8 +6,9 @@ What a segment leaves out is as in the one before: the last that states a field 
 from __future__ import annotations
 
 from pretrain_llm.contract.config import LEARNED_POSITIONS
+from pretrain_llm.contract.meshes import CONTEXT_BLOCK
 
-from .rule import INDICES, MODEL_RANKS, WORLD, Rule, names, unique
+from .rule import INDICES, MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
 
 _SEGMENTS = "self.training.curriculum"
 
@@ -51,6 +52,7 @@ _SEGMENT_FED = "self.parallelism.pipelineParallel == 1 || " + _of_batches(
 _SEGMENT_SPLITS = (
     "!has(s.sequenceLength) || s.sequenceLength % self.parallelism.tensorParallel == 0"
 )
+_SEGMENT_CUTS = f"!has(s.sequenceLength) || {cut_evenly('s.sequenceLength')}"
 _SEGMENT_SOURCES = "s.weights.all(w, self.data.sources.exists(d, d.name == w.name))"
 _SEGMENT_POSITIONS = (
     f"!has(s.sequenceLength) || !(self.model.architecture in {list(LEARNED_POSITIONS)})"
@@ -138,5 +140,18 @@ CURRICULUM = (
         "training.curriculum from step %s has a sequenceLength that parallelism.tensorParallel %s"
         " does not divide; choose a multiple of it",
         (*_starts(_SEGMENT_SPLITS), "self.parallelism.tensorParallel"),
+    ),
+    Rule(
+        "curriculum-context-divides",
+        "spec",
+        f"{_SEGMENTS}.all(s, {_SEGMENT_CUTS})",
+        "training.curriculum from step %s has a sequenceLength that parallelism.contextParallel %s"
+        f" does not cut evenly; choose a multiple of {CONTEXT_BLOCK} x contextParallel and of 2 x"
+        " contextParallel x tensorParallel %s",
+        (
+            *_starts(_SEGMENT_CUTS),
+            "self.parallelism.contextParallel",
+            "self.parallelism.tensorParallel",
+        ),
     ),
 )

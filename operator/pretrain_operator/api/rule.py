@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pretrain_llm.contract.meshes import CONTEXT_BLOCK
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -24,7 +26,20 @@ class Rule:
 
 INDICES = ", ".join(str(index) for index in range(16))
 WORLD = "self.nodes.count * self.nodes.devicesPerNode"
-MODEL_RANKS = "self.parallelism.tensorParallel * self.parallelism.pipelineParallel"
+MODEL_RANKS = (
+    "self.parallelism.tensorParallel * self.parallelism.pipelineParallel"
+    " * self.parallelism.contextParallel"
+)
+
+
+def cut_evenly(length: str) -> str:
+    """CEL: whether a sequence divides among context-parallel ranks (contract.meshes)."""
+    return (
+        f"(self.parallelism.contextParallel == 1"
+        f" || {length} % ({CONTEXT_BLOCK} * self.parallelism.contextParallel) == 0"
+        f" && {length} % (2 * self.parallelism.contextParallel"
+        " * self.parallelism.tensorParallel) == 0)"
+    )
 
 
 def unique(items: str) -> str:

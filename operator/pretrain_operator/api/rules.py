@@ -16,9 +16,10 @@ from pretrain_llm.contract.config import (
     LEARNED_POSITIONS,
     UNGROUPED,
 )
+from pretrain_llm.contract.meshes import CONTEXT_BLOCK
 
 from .curriculum_rules import CURRICULUM, LAST_LENGTH
-from .rule import INDICES, MODEL_RANKS, WORLD, Rule, names, unique
+from .rule import INDICES, MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
 
 _GIVEN_RANKS = f"{MODEL_RANKS} * self.parallelism.dataParallelReplicate"
 _BATCH_UNIT = (
@@ -274,6 +275,19 @@ MESH = (
         "parallelism.tensorParallel %s does not divide training.sequenceLength %s, which it shards;"
         " choose a divisor of it",
         ("self.parallelism.tensorParallel", "self.training.sequenceLength"),
+    ),
+    Rule(
+        "context-parallel-divides-sequence",
+        "spec",
+        cut_evenly("self.training.sequenceLength"),
+        "parallelism.contextParallel %s does not cut training.sequenceLength %s evenly; choose a"
+        f" multiple of {CONTEXT_BLOCK} x contextParallel and of 2 x contextParallel x"
+        " tensorParallel %s",
+        (
+            "self.parallelism.contextParallel",
+            "self.training.sequenceLength",
+            "self.parallelism.tensorParallel",
+        ),
     ),
     Rule(
         "muon-whole-matrices",

@@ -279,6 +279,18 @@ class Parallelism(ApiModel):
     data_parallel_shard: int = Field(-1, ge=-1, le=131072, description="FSDP2; -1: the rest.")
     tensor_parallel: int = Field(1, ge=1, le=64, description="Divides numHeads and numKVHeads.")
     pipeline_parallel: int = Field(1, ge=1, le=256, description="At most numLayers.")
+    context_parallel: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Ranks that share the tokens of a sequence, for long ones: sequenceLength is"
+        " a multiple of 128 x this.",
+    )
+
+    @property
+    def model_ranks(self) -> int:
+        """Ranks that take the same samples."""
+        return self.tensor_parallel * self.pipeline_parallel * self.context_parallel
 
 
 class MemoryCheckpoint(ApiModel):

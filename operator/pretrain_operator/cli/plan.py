@@ -127,7 +127,8 @@ def _size_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
     yield (
         "mesh",
         f"replicate {mesh.data_parallel_replicate}  shard {mesh.data_parallel_shard}"
-        f"  tensor {mesh.tensor_parallel}  pipeline {mesh.pipeline_parallel}",
+        f"  tensor {mesh.tensor_parallel}  pipeline {mesh.pipeline_parallel}"
+        f"  context {mesh.context_parallel}",
     )
     yield (
         "batch",

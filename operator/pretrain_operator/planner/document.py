@@ -71,6 +71,7 @@ def fragment(suggestion: Suggestion) -> str:
             "dataParallelShard": mesh.data_parallel_shard,
             "tensorParallel": mesh.tensor_parallel,
             "pipelineParallel": mesh.pipeline_parallel,
+            "contextParallel": mesh.context_parallel,
         },
     }
     text: str = yaml.safe_dump({"spec": spec}, sort_keys=False)

@@ -100,11 +100,11 @@ def checkpoint_bytes(config: RunConfig, counts: Parameters) -> int:
 
 
 def microbatch(config: RunConfig) -> Microbatch:
-    """A pipeline's microbatch is one sequence."""
+    """A pipeline's microbatch is one sequence, of which a rank has the context-parallel part."""
     training, parallelism = config.training, config.parallelism
     sequences = training.local_batch_size if parallelism.pipeline_parallel == 1 else 1
     return Microbatch(
-        tokens=sequences * training.sequence_length,
+        tokens=sequences * training.sequence_length // parallelism.context_parallel,
         value_bytes=VALUE_BYTES[training.precision],
         tensor_parallel=parallelism.tensor_parallel,
     )
@@ -150,7 +150,7 @@ def _owned_elements(config: RunConfig, stage: Stage) -> int:
     return _stage_elements(
         config,
         stage,
-        lambda weights: sharded_elements(weights, mesh.tensor_parallel, mesh.data_parallel_shard),
+        lambda weights: sharded_elements(weights, mesh.tensor_parallel, mesh.shards),
     )
 
 
@@ -160,7 +160,7 @@ def _optimizer_bytes(config: RunConfig, stage: Stage) -> float:
     if config.training.optimizer.name != "Muon":
         return 2.0 * _MASTER_BYTES * owned
     mesh = config.parallelism
-    matrices = sharded_elements(_matrices(config), mesh.tensor_parallel, mesh.data_parallel_shard)
+    matrices = sharded_elements(_matrices(config), mesh.tensor_parallel, mesh.shards)
     return _MASTER_BYTES * (2.0 * owned - stage.blocks * matrices)
 
 
@@ -208,7 +208,7 @@ def _holds_gradients(config: RunConfig) -> bool:
 
 def _kept_activations(config: RunConfig, stage: Stage, batch: Microbatch) -> float:
     shapes, model, training = family(config.model.architecture), config.model, config.training
-    block = shapes.block_activation_bytes(model, batch, training.activation_checkpointing)
+    block = _block_activations(config, batch, training.activation_checkpointing)
     kept = stage.microbatches_held * stage.blocks * block
     if stage.has_head:
         kept += shapes.head_activation_bytes(model, batch)
@@ -218,15 +218,29 @@ def _kept_activations(config: RunConfig, stage: Stage, batch: Microbatch) -> flo
 
 
 def _recomputed_activations(config: RunConfig, batch: Microbatch) -> float:
-    """One block's, of which the kept ones are counted already, and its gradients."""
-    shapes, model, mode = (
-        family(config.model.architecture),
-        config.model,
-        config.training.activation_checkpointing,
-    )
-    whole = shapes.block_activation_bytes(model, batch, "none")
-    kept = shapes.block_activation_bytes(model, batch, mode)
-    return max(0.0, whole - kept) + shapes.block_working_bytes(model, batch)
+    """One block's, of which the kept ones are counted already, and its gradients: those around the
+    feed-forward, or of the whole sequence's keys and values."""
+    shapes, mode = family(config.model.architecture), config.training.activation_checkpointing
+    whole = _block_activations(config, batch, "none")
+    kept = _block_activations(config, batch, mode)
+    working = shapes.block_working_bytes(config.model, batch)
+    return max(0.0, whole - kept) + max(working, gathered_context_bytes(config, batch))
+
+
+def _block_activations(config: RunConfig, batch: Microbatch, mode: str) -> float:
+    """Without checkpointing attention keeps the keys and values of the whole sequence."""
+    kept = family(config.model.architecture).block_activation_bytes(config.model, batch, mode)
+    return kept + (gathered_context_bytes(config, batch) if mode == "none" else 0.0)
+
+
+def gathered_context_bytes(config: RunConfig, batch: Microbatch) -> float:
+    """Keys and values of a block's sequences that are of other context-parallel ranks' tokens.
+
+    Source: torchtitan 0.3.0, set_gqa_inner_attention_local_map: gathered whole, not passed around.
+    """
+    others = config.parallelism.context_parallel - 1
+    width = 2 * config.model.dim // config.model.num_heads * config.model.num_kv_heads
+    return others * batch.tokens * width * batch.value_bytes / batch.tensor_parallel
 
 
 def _logits(config: RunConfig, stage: Stage, batch: Microbatch) -> float:
@@ -268,8 +282,7 @@ class _Gathered:
             at_loss=value * (head_elements + block),
             at_backward=unreduced * head_elements + (2 * value + unreduced) * block,
             at_end=unreduced * max(gathered_elements(table, degree), block),
-            head_shard=_MASTER_BYTES
-            * sharded_elements(head, degree, parallelism.data_parallel_shard),
+            head_shard=_MASTER_BYTES * sharded_elements(head, degree, parallelism.shards),
         )
 
     @classmethod

@@ -12,16 +12,25 @@ from functools import lru_cache
 
 from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.curriculum import segments
+from pretrain_llm.contract.meshes import context_unit
 
 from .assumptions import Assumptions
 from .compute import ComputePlan, bubble_share, world_size
 from .families import family
-from .memory import VALUE_BYTES, MemoryPlan, accumulation, memory_plan, microbatch
+from .memory import (
+    VALUE_BYTES,
+    MemoryPlan,
+    accumulation,
+    gathered_context_bytes,
+    memory_plan,
+    microbatch,
+)
 from .parameters import gathered_elements
 
 _MODES = ("none", "selective", "full")
 _FORWARD_SHARE = 1 / 3  # of 6 N D
 _REDUCE_BYTES = 4
+_FEWEST_TOKENS = 4096  # of a sequence on a context-parallel rank, to be suggested
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class MeshCost:
     """Seconds a step. `exposed` is what computing cannot hide."""
 
     tensor_seconds: float
+    context_seconds: float
     shard_seconds: float
     replicate_seconds: float
     bubble_seconds: float
@@ -73,6 +83,8 @@ def _divides_segments(config: RunConfig) -> bool:
     return all(
         training.global_batch_size % (ranks * training.local_batch_size) == 0
         and training.sequence_length % mesh.tensor_parallel == 0
+        and training.sequence_length % context_unit(mesh.context_parallel, mesh.tensor_parallel)
+        == 0
         and (mesh.pipeline_parallel == 1 or training.local_batch_size >= mesh.pipeline_parallel)
         for training in (segment.run.training for segment in segments(config)[1:])
     )
@@ -86,7 +98,17 @@ def legal_configs(config: RunConfig) -> Iterator[RunConfig]:
         for pipeline in _divisors(world_size(config) // tensor):
             if pipeline > 1 and (config.model.tie_embeddings or pipeline > config.model.num_layers):
                 continue
-            yield from _data_parallel(config, tensor, pipeline)
+            for context in _contexts(config, tensor, world_size(config) // (tensor * pipeline)):
+                yield from _data_parallel(config, tensor, pipeline, context)
+
+
+def _contexts(config: RunConfig, tensor: int, ranks: int) -> Iterator[int]:
+    """Degrees that leave a rank enough tokens of a sequence to be worth their messages."""
+    length = config.training.sequence_length
+    for context in _divisors(ranks):
+        is_worth_it = context == 1 or length // context >= _FEWEST_TOKENS
+        if is_worth_it and length % context_unit(context, tensor) == 0:
+            yield context
 
 
 def _splits_model(config: RunConfig, tensor: int) -> bool:
@@ -102,8 +124,10 @@ def _splits_model(config: RunConfig, tensor: int) -> bool:
     return not any(size % tensor for size in split)
 
 
-def _data_parallel(config: RunConfig, tensor: int, pipeline: int) -> Iterator[RunConfig]:
-    ranks = world_size(config) // (tensor * pipeline)
+def _data_parallel(
+    config: RunConfig, tensor: int, pipeline: int, context: int
+) -> Iterator[RunConfig]:
+    ranks = world_size(config) // (tensor * pipeline * context)
     if config.training.global_batch_size % ranks:
         return
     for shard in _divisors(ranks):
@@ -113,6 +137,7 @@ def _data_parallel(config: RunConfig, tensor: int, pipeline: int) -> Iterator[Ru
             data_parallel_shard=shard,
             tensor_parallel=tensor,
             pipeline_parallel=pipeline,
+            context_parallel=context,
         )
         for sequences in _divisors(config.training.global_batch_size // ranks):
             for mode in _MODES:
@@ -130,15 +155,16 @@ def _divisors(number: int) -> tuple[int, ...]:
 
 def mesh_cost(config: RunConfig, compute_seconds: float, assumptions: Assumptions) -> MeshCost:
     """`compute_seconds` is a step's without recomputing. FSDP's collectives run beside computing;
-    tensor parallelism's and the pipeline's bubble are waited for."""
+    tensor and context parallelism's and the pipeline's bubble are waited for."""
     tensor = _tensor_seconds(config, assumptions)
+    context = _context_seconds(config, assumptions)
     shard = _shard_seconds(config, assumptions)
     replicate = _replicate_seconds(config, assumptions)
     bubble = bubble_share(config) * compute_seconds
     recompute = _recompute_share(config) * compute_seconds
     hidden = compute_seconds + recompute
-    exposed = tensor + bubble + recompute + max(0.0, shard + replicate - hidden)
-    return MeshCost(tensor, shard, replicate, bubble, recompute, exposed)
+    exposed = tensor + context + bubble + recompute + max(0.0, shard + replicate - hidden)
+    return MeshCost(tensor, context, shard, replicate, bubble, recompute, exposed)
 
 
 def _recompute_share(config: RunConfig) -> float:
@@ -160,17 +186,37 @@ def _tensor_seconds(config: RunConfig, assumptions: Assumptions) -> float:
         return 0.0
     training, batch = config.training, microbatch(config)
     passes = 4 + 4 + (4 if training.activation_checkpointing == "full" else 0)
-    tokens = training.local_batch_size * training.sequence_length * accumulation(config)
-    sent = tokens * config.model.dim * batch.value_bytes * (degree - 1) / degree
+    sent = _rank_tokens(config) * config.model.dim * batch.value_bytes * (degree - 1) / degree
     blocks = config.model.num_layers / config.parallelism.pipeline_parallel
     return passes * blocks * sent / _bandwidth(config, degree, assumptions)
+
+
+def _rank_tokens(config: RunConfig) -> float:
+    """Of a step, before tensor parallelism divides them."""
+    training = config.training
+    sequences = training.local_batch_size * accumulation(config)
+    return sequences * training.sequence_length / config.parallelism.context_parallel
+
+
+def _context_seconds(config: RunConfig, assumptions: Assumptions) -> float:
+    """Keys and values gathered in each block's forward, and again where it is recomputed, their
+    gradients scattered in its backward."""
+    mesh, training = config.parallelism, config.training
+    if mesh.context_parallel == 1:
+        return 0.0
+    passes = 2 if training.activation_checkpointing == "none" else 3
+    one = replace(microbatch(config), tokens=1)
+    received = _rank_tokens(config) * gathered_context_bytes(config, one)
+    blocks = config.model.num_layers / mesh.pipeline_parallel
+    span = mesh.context_parallel * mesh.tensor_parallel
+    return passes * blocks * received / _bandwidth(config, span, assumptions)
 
 
 def _shard_seconds(config: RunConfig, assumptions: Assumptions) -> float:
     """Weights gathered forward and backward, gradients scattered, each accumulation step; in a
     pipeline once a step."""
     mesh, value = config.parallelism, VALUE_BYTES[config.training.precision]
-    shards = mesh.data_parallel_shard
+    shards = mesh.shards
     is_pipeline = mesh.pipeline_parallel > 1
     per_element = (value if is_pipeline else 2 * value) + _REDUCE_BYTES
     sent = _rank_elements(config) * per_element * (shards - 1) / shards
@@ -182,9 +228,9 @@ def _replicate_seconds(config: RunConfig, assumptions: Assumptions) -> float:
     """An all-reduce of the shard's gradients, each accumulation step."""
     mesh = config.parallelism
     replicas = mesh.data_parallel_replicate
-    shard_bytes = _REDUCE_BYTES * _rank_elements(config) / mesh.data_parallel_shard
+    shard_bytes = _REDUCE_BYTES * _rank_elements(config) / mesh.shards
     sent = 2 * shard_bytes * (replicas - 1) / replicas
-    span = replicas * mesh.data_parallel_shard * mesh.tensor_parallel
+    span = replicas * mesh.shards * mesh.tensor_parallel
     return accumulation(config) * sent / _bandwidth(config, span, assumptions)
 
 

@@ -30,7 +30,7 @@ Weights = tuple[Weight, ...]
 class Microbatch:
     """What one rank computes at once."""
 
-    tokens: int  # before sequence parallelism divides them
+    tokens: int  # a context-parallel rank's, before sequence parallelism divides them
     value_bytes: int  # 2 for bfloat16, 4 for float32
     tensor_parallel: int
 
