@@ -11,6 +11,7 @@ import pytest
 from hack.recipes import book, record
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.curriculum import segments
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -32,19 +33,18 @@ def test_dry_run_is_what_the_record_has(name: str, tmp_path: Path) -> None:
     assert step(book.entry(name).plan.config, tmp_path / "seen.json") == codec.to_json(written[0])
 
 
-def test_dry_run_of_sequences_of_64k_on_eight_ranks_each(tmp_path: Path) -> None:
-    """SmolLM3's last length, with tensor parallelism and HSDP. Weights are on as many shards as in
-    the recipe: a context-parallel group's ranks are shards too."""
-    run = book.entry("smollm3-3b").plan.config
-    long = replace(
+def test_dry_run_of_sequences_of_64k_on_four_ranks_each(tmp_path: Path) -> None:
+    """SmolLM3's last segment, with tensor parallelism. Weights are on as many shards as in the
+    recipe: a context-parallel group's ranks are shards too."""
+    run = segments(book.entry("smollm3-3b").plan.config)[-1].run
+    assert (run.training.sequence_length, run.parallelism.data_parallel_shard) == (65536, 36)
+    shared = replace(
         run,
-        training=replace(
-            run.training, sequence_length=65536, global_batch_size=24, local_batch_size=1
-        ),
-        parallelism=replace(run.parallelism, data_parallel_shard=4, context_parallel=8),
+        training=replace(run.training, local_batch_size=4),
+        parallelism=replace(run.parallelism, data_parallel_shard=9, context_parallel=4),
     )
     written = record.read()["recipes"]["smollm3-3b"]["ranks"]
-    assert step(long, tmp_path / "seen.json") == codec.to_json(written[0])
+    assert step(shared, tmp_path / "seen.json") == codec.to_json(written[0] | {"microbatches": 1})
 
 
 def step(run: RunConfig, path: Path) -> str:
