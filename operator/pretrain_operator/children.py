@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from pretrain_llm.contract.config import RunConfig
 
-from . import config, exclusion, names, pod_facts, stages
+from . import config, exclusion, names, pod_facts, stages, vacancies
 from .api.spec import RunSpec
 from .api.status import RunStatus
 from .case import Case
@@ -177,6 +177,15 @@ def _applied_job(
         return
     if bool(found["spec"].get("suspend", False)) != suspend:
         yield with_suspend(found, suspend)
+
+
+def created(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Object]:
+    """Pods that the Job would make too, but later."""
+    trains = any(
+        item["kind"] == "Job" and component(item) == training.COMPONENT for item in objects
+    )
+    if trains and not is_halted(case, status):
+        yield from vacancies.replacements(case, status)
 
 
 def _is_blocked(case: Case, status: RunStatus, desired: Object) -> bool:

@@ -16,6 +16,8 @@ EXCLUDED_LABEL = "pretrain.dev/excluded"  # from all runs; also the key of the t
 # Somebody mended the node then (seconds since the epoch): what was before counts no more.
 REPAIRED_LABEL = "pretrain.dev/repaired-at"
 
+SLOT_LABEL = "batch.kubernetes.io/job-completion-index"  # of a training pod, also an annotation
+
 # Digest of the whole desired object: an unchanged child costs no API call.
 APPLIED_ANNOTATION = "pretrain.dev/applied"
 # Digest of what a Job was made from, as far as the run's own spec and status say it: a Job whose
@@ -43,6 +45,11 @@ def training_service(run: str) -> str:
 
 def training_job(run: str, attempt: int) -> str:
     return f"{run}-train-{attempt}"
+
+
+def replacement_pod(job: str, slot: int, vacancy: str) -> str:
+    """As long as the Job controller's own."""
+    return f"{job}-{slot}-{vacancy[:5]}"
 
 
 def data_job(run: str) -> str:

@@ -46,6 +46,7 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
     return Plan(
         status=shown,
         apply=tuple(children.applied(case, status, objects)) if may_apply else (),
+        create=tuple(children.created(case, status, objects)) if may_apply else (),
         delete=deletions,
         events=story(shown),
         requeue_after_seconds=_requeue_after_seconds(run, shown, status, settings, may_apply),

@@ -34,6 +34,7 @@ class Event:
 class Plan:
     status: RunStatus
     apply: tuple[Mapping[str, Any], ...] = ()  # whole desired objects, in this order
+    create: tuple[Mapping[str, Any], ...] = ()  # if nothing of the name is there
     delete: tuple[Deletion, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after_seconds: float | None = None  # None: only a change wakes the run

@@ -8,6 +8,7 @@ from typing import Any
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.results import StageError, StageResult, TerminationMessage
 
+from . import names
 from .observed import KubernetesObject
 from .times import epoch_seconds
 
@@ -102,7 +103,7 @@ def phase(pod: KubernetesObject) -> str:
 def slot(pod: KubernetesObject) -> str | None:
     """Completion index of an Indexed Job's pod."""
     labels = pod["metadata"].get("labels", {})
-    value: str | None = labels.get("batch.kubernetes.io/job-completion-index")
+    value: str | None = labels.get(names.SLOT_LABEL)
     return value
 
 

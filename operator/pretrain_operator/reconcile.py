@@ -7,8 +7,8 @@ What this keeps in memory only saves calls: losing it changes nothing.
     observe   cache (watches and own writes), the storage claim, the coordinator's document
     commit    the whole status, with resourceVersion; a conflict means that the cache is behind:
               read the run again and plan anew
-    act       deletions first, then server-side apply, in the plan's order; a child that the API
-              server refuses is told in a condition and tried again every 30 s
+    act       deletions first, then server-side apply and creation, in the plan's order; a child
+              that the API server refuses is told in a condition and tried again every 30 s
     report    Events; their names are functions of what they tell, so a second telling is a 409
 
 A pass that fails raises, after it has told so in a condition if that can be written: its loop
@@ -21,7 +21,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import api
@@ -67,6 +67,9 @@ class _Memory:
     told: set[str] = field(default_factory=set)
     refusals: dict[ObjectKey, Refusal] = field(default_factory=dict)
     failure: str | None = None  # of the last pass
+
+
+_Write = Callable[[RunKey, KubernetesObject, _Memory], Awaitable[None]]
 
 
 class Reconciler:
@@ -120,7 +123,7 @@ class Reconciler:
             return 0.0
         self._metrics.show(key, status)
         await self._delete_all(key, planned, observed)
-        refusals = await self._apply_all(key, planned, memory, observed.now)
+        refusals = await self._make_all(key, planned, memory, observed.now)
         is_news = memory.failure is not None or _messages(refusals) != _messages(memory.refusals)
         memory.refusals = refusals
         await self._report(run, planned.events, memory, observed.now)
@@ -218,20 +221,22 @@ class Reconciler:
                 await self._give_up(key, known, observed.now)
             await self._delete(key, deletion, known)
 
-    async def _apply_all(
+    async def _make_all(
         self, key: RunKey, planned: Plan, memory: _Memory, now: float
     ) -> dict[ObjectKey, Refusal]:
         """Returns what the API server refused, in its words; raises ApiError for the rest."""
         refusals: dict[ObjectKey, Refusal] = {}
-        for wanted in planned.apply:
+        writes: list[tuple[KubernetesObject, _Write]]
+        writes = [(wanted, self._apply) for wanted in planned.apply]
+        writes += [(wanted, self._create) for wanted in planned.create]
+        for wanted, write in writes:
             child = ObjectKey(wanted["kind"], wanted["metadata"]["name"])
             before, digest = memory.refusals.get(child), _digest(wanted)
             if before is not None and is_pointless(before, digest, now):
                 refusals[child] = before
                 continue
             try:
-                self._remember(memory, await self._cluster.apply(wanted))
-                logger.info("%s/%s: applied %s %s", *key, child.kind, child.name)
+                await write(key, wanted, memory)
             except ApiError as error:
                 if not error.is_refusal:
                     raise
@@ -241,11 +246,21 @@ class Reconciler:
                 )
         return refusals
 
-    def _remember(self, memory: _Memory, applied: KubernetesObject) -> None:
+    async def _apply(self, key: RunKey, wanted: KubernetesObject, memory: _Memory) -> None:
+        applied = await self._cluster.apply(wanted)
+        logger.info("%s/%s: applied %s %s", *key, wanted["kind"], wanted["metadata"]["name"])
         if applied["kind"] == "PersistentVolumeClaim":
             memory.claim = applied
         else:
             self._cache.put(applied)
+
+    async def _create(self, key: RunKey, wanted: KubernetesObject, _memory: _Memory) -> None:
+        try:
+            self._cache.put(await self._cluster.create(wanted))
+        except ApiError as error:
+            if not error.is_conflict:  # made already, and the watch is behind
+                raise
+        logger.info("%s/%s: created %s %s", *key, wanted["kind"], wanted["metadata"]["name"])
 
     async def _give_up(self, key: RunKey, pod: KubernetesObject, now: float) -> None:
         """Before a pod is deleted by force: its kubelet will not say any more how it ended."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.integration.harness import (
@@ -18,6 +20,11 @@ from tests.integration.walk import Walk
 @pytest.fixture
 def walk(operator: Operator, api: Api, coordinators: Coordinators, namespace: str) -> Walk:
     return Walk(api, coordinators, namespace)
+
+
+def slot_of(pod: Object) -> str:
+    slot: str = pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
+    return slot
 
 
 def uids(walk: Walk) -> set[str]:
@@ -87,6 +94,47 @@ def test_pod_on_a_lost_node_is_let_go_by_force(
         assert operator.log.read_text().count(f"deleted Pod {pod['metadata']['name']}") == 1
     finally:
         kubelets.report(node, "True")
+
+
+def likeness(pod: Object) -> Object:
+    """What the Job controller wrote into a pod, or should have: the rest is of one pod alone."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    (owner,) = metadata["ownerReferences"]
+    own = ("nodeName", "volumes", "containers")
+    (container,) = spec["containers"]
+    return {
+        **{name: metadata[name] for name in ("labels", "annotations", "finalizers")},
+        "owner": {name: owner[name] for name in ("kind", "name", "uid", "controller")},
+        "spec": {name: value for name, value in spec.items() if name not in own},
+        "environment": container["env"],
+    }
+
+
+def test_pods_of_a_job_that_backs_off_are_replaced_at_once(walk: Walk) -> None:
+    """After two failed pods the Job itself waits for 20 s, after three for 40 s."""
+    walk.to_training()
+    first = {slot_of(pod): likeness(pod) for pod in walk.pods("training")}
+
+    def end(count: int) -> None:
+        for pod in walk.pods("training")[:count]:
+            walk.end_pod(pod, code=75)
+        ended_at = time.monotonic()
+        walk.until_pods("training", 2)
+        assert time.monotonic() - ended_at < 8.0  # in fact at once
+        walk.start("training", 2)
+
+    end(2)
+    assert {slot_of(pod): likeness(pod) for pod in walk.pods("training")} == first
+    end(1)
+
+    def counted() -> bool:
+        job = walk.job("train-1")
+        return job is not None and (job["status"].get("ready"), job["status"]["failed"]) == (2, 3)
+
+    eventually(counted, "3 failed pods and 2 ready ones in the Job's status")
+    assert len(walk.pods("training")) == 2
+    walk.finish_training()
+    walk.until_state("Exporting")
 
 
 def test_child_scaled_by_hand_is_scaled_back(walk: Walk) -> None:

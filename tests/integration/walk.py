@@ -138,16 +138,19 @@ class Walk:
 
     def end(self, component: str, count: int = 1, *, code: int = 0, message: str = "") -> None:
         for pod in self.until_pods(component, count):
-            terminated = {
-                "exitCode": code,
-                "reason": "Error" if code else "Completed",
-                "message": message,
-                "startedAt": _now(),
-                "finishedAt": _now(),
-            }
-            container = _container(pod, {"terminated": terminated}, ready=False)
-            phase = "Failed" if code else "Succeeded"
-            self.api.put_status(pod, phase=phase, containerStatuses=[container])
+            self.end_pod(pod, code=code, message=message)
+
+    def end_pod(self, pod: Object, *, code: int = 0, message: str = "") -> None:
+        terminated = {
+            "exitCode": code,
+            "reason": "Error" if code else "Completed",
+            "message": message,
+            "startedAt": _now(),
+            "finishedAt": _now(),
+        }
+        container = _container(pod, {"terminated": terminated}, ready=False)
+        phase = "Failed" if code else "Succeeded"
+        self.api.put_status(pod, phase=phase, containerStatuses=[container])
 
     def finish(self, component: str, stage: str, **result: Any) -> None:
         """A stage's pod that ends well."""

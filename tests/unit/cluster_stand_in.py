@@ -223,7 +223,8 @@ class ClusterStandIn:
 
     def _made(self, body: Object) -> Object:
         server = {"generation": 1, "creationTimestamp": timestamp(self._store.now)}
-        return self._stored(changed(_without_status(body), metadata=server))
+        status = {"status": {"phase": "Pending"}} if body["kind"] == "Pod" else {}
+        return self._stored(changed(_without_status(body) | status, metadata=server))
 
     def _stored(self, item: Object) -> Object:
         """As it is now. What changes nothing is no new version, and not written."""

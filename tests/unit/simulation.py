@@ -34,6 +34,9 @@ RESTORE_SECONDS = 1.0
 FIRST_STEP_SECONDS = 0.5
 # The Job controller takes it away once the pod has ended, and not before: see wire.lost_pod.
 _FINALIZERS = {"Job": ["batch.kubernetes.io/job-tracking"]}
+_UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+# Of the Job controller after a failed pod, twice as long after each further one.
+BACK_OFF_SECONDS = 10.0
 
 
 def node(name: str, *, ready: bool = True) -> Object:
@@ -59,13 +62,19 @@ class Simulation:
     slots: int = 2
     saved: SavedReport | None = None  # the newest checkpoint on the volume
     resume_at: float | None = None  # when the user takes a suspension back
+    backs_off_until: dict[str, float] = field(default_factory=dict)  # by the Job's name
 
     @property
     def total_steps(self) -> int:
         return int(self.world.body["spec"]["training"]["steps"])
 
     def copy(self) -> Simulation:
-        return replace(self, world=self.world.copy(), script=list(self.script))
+        return replace(
+            self,
+            world=self.world.copy(),
+            script=list(self.script),
+            backs_off_until=dict(self.backs_off_until),
+        )
 
     def tick(self) -> None:
         self.world.now += TICK_SECONDS
@@ -86,8 +95,24 @@ class Simulation:
         """And the Job controller lets those go that have ended."""
         for pod in self.world.of_kind("Pod"):
             has_ended = pod["status"]["phase"] in ("Succeeded", "Failed")
-            if is_terminating(pod) and (has_ended or self._is_ready(pod["spec"]["nodeName"])):
+            place = pod["spec"].get("nodeName")
+            if is_terminating(pod) and (has_ended or place is None or self._is_ready(place)):
                 del self.world.objects[key_of(pod)]
+                self._count_failure(pod)
+
+    def _count_failure(self, pod: Object) -> None:
+        job = self._job_of(pod)
+        if job is None or pod["status"]["phase"] == "Succeeded":
+            return
+        failed = job.get("status", {}).get("failed", 0) + 1
+        self.world.objects[key_of(job)] = changed({"status": {}, **job}, status={"failed": failed})
+        until = self.world.now + BACK_OFF_SECONDS * 2.0 ** (failed - 1)
+        self.backs_off_until[job["metadata"]["name"]] = until
+
+    def _job_of(self, pod: Object) -> Object | None:
+        uid = pod["metadata"]["ownerReferences"][0]["uid"]
+        jobs = (job for job in self.world.of_kind("Job") if job["metadata"]["uid"] == uid)
+        return next(jobs, None)
 
     def _is_ready(self, name: str) -> bool:
         found = self.world.nodes.get(name)
@@ -147,23 +172,40 @@ class Simulation:
             self._finish_stage(job)
 
     def _fill_slots(self, job: Object) -> None:
-        """A slot is filled again only once its last pod is gone (podReplacementPolicy Failed)."""
+        """A slot is filled again only once its last pod is gone (podReplacementPolicy Failed), and
+        the back-off is over.
+        """
+        self._schedule(job)
+        if self.world.now < self.backs_off_until.get(job["metadata"]["name"], 0.0):
+            return
         pods = self._pods_of(job)
-        taken = {pod["spec"]["nodeName"] for pod in pods}
         for slot in range(job["spec"]["completions"]):
-            label_name = "batch.kubernetes.io/job-completion-index"
-            if any(label(pod, label_name) == str(slot) for pod in pods):
+            if any(label(pod, names.SLOT_LABEL) == str(slot) for pod in pods):
                 continue
-            free = [
-                name
-                for name in sorted(self.world.nodes)
-                if self._is_ready(name) and _takes(self.world.nodes[name], job)
-            ]
-            place = next((name for name in free if name not in taken), None)
-            if place is not None:
+            if (place := self._place(job)) is not None:
                 name = f"{job['metadata']['name']}-{slot}-{self.world.objects.made}"
-                self._run_pod(name, job, place, **{label_name: str(slot)})
-                taken.add(place)
+                self._run_pod(name, job, place, **{names.SLOT_LABEL: str(slot)})
+
+    def _schedule(self, job: Object) -> None:
+        """Pods that the operator has made."""
+        for pod in self._pods_of(job):
+            if pod["spec"].get("nodeName") is not None or is_terminating(pod):
+                continue
+            if (place := self._place(job)) is not None:
+                pod = changed(pod, spec={"nodeName": place}, status={"phase": "Running"})
+            else:
+                pod = changed(pod, status={"conditions": [_UNSCHEDULABLE]})
+            self.world.objects[key_of(pod)] = pod
+
+    def _place(self, job: Object) -> str | None:
+        """A node that takes the Job's pods and has none of them."""
+        taken = {pod["spec"].get("nodeName") for pod in self._pods_of(job)}
+        free = (
+            name
+            for name in sorted(self.world.nodes)
+            if self._is_ready(name) and _takes(self.world.nodes[name], job)
+        )
+        return next((name for name in free if name not in taken), None)
 
     def _pods_of(self, job: Object) -> list[Object]:
         uid = job["metadata"]["uid"]
@@ -200,7 +242,7 @@ class Simulation:
         status: dict[str, Any] = {"conditions": [{"type": condition, "status": "True"}]}
         if condition == "Complete":
             status["completionTime"] = timestamp(self.world.now)
-        self.world.objects[key_of(job)] = {**job, "status": status}
+        self.world.objects[key_of(job)] = changed({"status": {}, **job}, status=status)
 
     # Training: the coordinator's document
 
@@ -247,7 +289,7 @@ class Simulation:
         agents = tuple(
             AgentStatus(
                 pod["metadata"]["name"],
-                int(str(label(pod, "batch.kubernetes.io/job-completion-index"))),
+                int(str(label(pod, names.SLOT_LABEL))),
                 pod["spec"]["nodeName"],
                 "Running",
                 self.world.now,

@@ -9,7 +9,7 @@ from pretrain_operator.settings import Settings
 
 from .scenarios import settle, state, summary, training_run
 from .simulation import Simulation, break_device, label, suspend_for_three_ticks
-from .world import SETTINGS, Object, Operator, key_of
+from .world import SETTINGS, Operator
 
 SECONDS = 600
 LABELLING, BY_NAME = (
@@ -22,11 +22,11 @@ FROM_RUN = names.excluded_from_label("run-uid")
 
 
 def places(simulation: Simulation) -> dict[str, str]:
-    """Names of the training pods, by their nodes."""
+    """Names of the training pods that are on a node, by their nodes."""
     return {
         pod["spec"]["nodeName"]: pod["metadata"]["name"]
         for pod in simulation.world.of_kind("Pod")
-        if label(pod, names.COMPONENT_LABEL) == "training"
+        if label(pod, names.COMPONENT_LABEL) == "training" and "nodeName" in pod["spec"]
     }
 
 
@@ -39,17 +39,6 @@ def walk(simulation: Simulation, settings: Settings, ticks: int) -> None:
     for _ in range(ticks):
         simulation.tick()
         settle(simulation, settings)
-
-
-def unschedulable_pod(simulation: Simulation) -> Object:
-    (other,) = [item for item in simulation.world.of_kind("Pod") if "-train-" in key_of(item).name]
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    return {
-        **other,
-        "metadata": {**other["metadata"], "name": "waits", "uid": None},
-        "spec": {},
-        "status": {"phase": "Pending", "conditions": [condition]},
-    }
 
 
 def hit(settings: Settings) -> Simulation:
@@ -126,8 +115,6 @@ def test_excluded_nodes_are_named_where_no_node_is_left():
     settle(simulation, LABELLING)
     walk(simulation, LABELLING, 2)
     assert places(simulation).keys() == {"node-1"}
-    simulation.world.apply(unschedulable_pod(simulation))
-    settle(simulation, LABELLING)
     found = summary(simulation)
     assert found.reason == conditions.UNSCHEDULABLE
     assert "Excluded after faults: node-0 until 2026-" in found.message

@@ -61,9 +61,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [list, watch, create, patch, delete]
+# Pods in the place of failed ones, which their Job would make too, but later.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, delete]
+  verbs: [list, watch, create, delete]
 # A pod on a lost node is marked failed: its Job does not replace it before.
 - apiGroups: [""]
   resources: [pods/status]

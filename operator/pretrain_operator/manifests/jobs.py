@@ -8,24 +8,21 @@ from ..observed import KubernetesObject
 from .metadata import Object
 from .pods import MAIN_CONTAINER
 
+DISRUPTED: Object = {  # is replaced without being counted
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+}
 
-def failure_policy(final_exit_codes: Iterable[int]) -> Object:
-    """Final exit codes fail the Job at once; a disrupted pod is replaced without being counted."""
+
+def final_exit(codes: Iterable[int]) -> Object:
+    """The rule of a podFailurePolicy that these exit codes fail the Job at once."""
     return {
-        "rules": [
-            {
-                "action": "FailJob",
-                "onExitCodes": {
-                    "containerName": MAIN_CONTAINER,
-                    "operator": "In",
-                    "values": sorted(final_exit_codes),
-                },
-            },
-            {
-                "action": "Ignore",
-                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-            },
-        ]
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": MAIN_CONTAINER,
+            "operator": "In",
+            "values": sorted(codes),
+        },
     }
 
 

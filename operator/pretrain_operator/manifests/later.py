@@ -13,11 +13,12 @@ from ..observed import Run
 from ..settings import Component, Settings
 from . import templates
 from .inputs import config_map_name
-from .jobs import failure_policy
+from .jobs import DISRUPTED, final_exit
 from .metadata import Object, child, labels, stamped
 from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
 
 _TRIES = 3
+_FINAL = (*exit_codes.FINAL, exit_codes.OUT_OF_MEMORY)
 _GRACE_SECONDS = 30  # stages are idempotent and start again where their folder ends
 
 
@@ -66,7 +67,7 @@ def stage_job(run: Run, stage: StageJob, settings: Settings, *, suspend: bool) -
         stage.component,
         spec={
             "backoffLimit": _TRIES,
-            "podFailurePolicy": failure_policy((*exit_codes.FINAL, exit_codes.OUT_OF_MEMORY)),
+            "podFailurePolicy": {"rules": [final_exit(_FINAL), DISRUPTED]},
             "podReplacementPolicy": "Failed",
             "suspend": suspend,
             "template": pod,

@@ -13,7 +13,7 @@ from ..observed import Run
 from ..settings import Settings
 from . import templates
 from .inputs import config_map_name
-from .jobs import failure_policy
+from .jobs import final_exit
 from .metadata import Object, child, digest, labels, stamped
 from .pods import Container, pod_metadata, pod_spec, unreachable_tolerations
 
@@ -133,7 +133,8 @@ def training_job(
             "completions": slots,
             "parallelism": slots,
             "backoffLimit": _UNLIMITED,
-            "podFailurePolicy": failure_policy(exit_codes.FINAL),
+            # Disrupted pods are counted as any other: the count tells that the Job backs off.
+            "podFailurePolicy": {"rules": [final_exit(exit_codes.FINAL)]},
             # An agent ends with 0 only once the run has: slots that found no node are not needed.
             "successPolicy": {"rules": [{"succeededCount": nodes.min or nodes.count}]},
             "podReplacementPolicy": "Failed",
