@@ -21,7 +21,8 @@ COMPONENT = "training"
 COORDINATOR = "coordinator"
 _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}}
+_COORDINATOR_START_SECONDS = 300  # it imports torch, on a node that may do much else
+_HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
 
 
 def coordinator_service(run: Run) -> Object:
@@ -50,6 +51,11 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
             {"name": "store", "containerPort": environment.STORE_PORT},
         ],
         probes={
+            "startupProbe": {
+                **_HTTP_PROBE,
+                "periodSeconds": 2,
+                "failureThreshold": _COORDINATOR_START_SECONDS // 2,
+            },
             "readinessProbe": {**_HTTP_PROBE, "periodSeconds": 5},
             "livenessProbe": {**_HTTP_PROBE, "periodSeconds": 10, "failureThreshold": 6},
         },
