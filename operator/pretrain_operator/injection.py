@@ -176,7 +176,12 @@ TABLE = (
         "DeviceMemoryAtStart",
         "after a `WorkerKilled`",
     ),
-    _in_pod("slow-rank", "a worker is --seconds late at each of --steps steps", None),
+    _in_pod(
+        "slow-rank",
+        "a worker's blocks take --seconds longer in each of --steps steps",
+        None,
+        "named in `status.training.stragglers`",
+    ),
     _in_pod("agent-killed", "SIGKILL to the agent, with which its container ends", "AgentLost"),
     _in_pod("container-killed", "SIGKILL to the agent and its workers", "AgentLost"),
     Kind(

@@ -37,7 +37,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         checkpoint={"interval": INTERVAL, "keep_latest": 3},
     )
     write_data(run.layout, tokens=80_000)
-    world = World(run, settings.WORKER, settings.PRELOAD, allows_faults=True)
+    window = ("--straggler-window-steps", "20")  # two reports
+    world = World(run, settings.WORKER, settings.PRELOAD, window, allows_faults=True)
     try:
         world.seen(lambda s: bool(s.progress), "the first step", START_SECONDS)
         yield world
@@ -125,13 +126,19 @@ def test_checkpoint_damaged_is_not_loaded(world: World, kind: str, reason: str |
     assert all(reason in item.reason for item in new if reason)
 
 
-def test_slow_rank_makes_steps_late_and_no_fault(world: World) -> None:
+def test_slow_rank_is_named_a_straggler_and_is_no_fault(world: World) -> None:
     before = world.stepping()
-    world.inject(world.members()[1], "slow-rank", "--seconds=2", "--steps=2")
-    tokens = world.config.tokens_per_step
+    name = world.members()[1]
+    world.inject(name, "slow-rank", "--seconds=0.2", "--steps=25")
+    late_seconds = 0.2 / world.config.model.num_layers
     late = world.seen(
-        lambda s: bool(s.progress and s.progress.tokens_per_second < tokens / 2), "a late step"
+        lambda s: any(
+            slow.own_seconds > slow.median_seconds + late_seconds / 3 for slow in s.stragglers
+        ),
+        "a straggler",
     )
+    slowest = late.stragglers[0]
+    assert (slowest.rank, slowest.agent, slowest.node) == (1, name, f"node-{name[-1]}")
     assert (late.round, len(late.incidents)) == (before.round, len(before.incidents))
 
 

@@ -40,4 +40,4 @@ KINDS = (*SIGNALS, *IN_WORKER, *AT_START, *OF_POD, *OF_CHECKPOINT)
 
 PROGRAM = ("python", "-m", "pretrain_llm.faults")
 DEFAULT_SECONDS = 1.0  # that a slow rank is late at each step
-DEFAULT_STEPS = 20  # for which it is late
+DEFAULT_STEPS = 60  # for which it is late: over spec.recovery.stragglers.windowSteps' default

@@ -5,6 +5,7 @@ kinds are contract.injection's; docs/failure-handling.md says what each one lead
 __main__      finds the worker, sends signals, leaves requests
 requests      what is asked of a worker, as a file in the pod's scratch folder
 hook          what a worker looks for at each step boundary; not there unless the run allows it
+delay         a slow device
 acts          what a worker then does to itself
 checkpoints   damage to the newest verified checkpoint
 

@@ -114,9 +114,9 @@ class Trainer(torchtitan.trainer.Trainer):
             _check_has_next(self._segment, self.step)
             self.lr_schedulers.apply()
             self._agreement.listen()
-            self._faults = hook.hook(self._scale_weights)
-            if not self.config.compile.enable:
-                self._own_time = OwnTime(self._blocks(), utils.device_type)
+            timed = () if self.config.compile.enable else tuple(self._blocks())
+            self._own_time = OwnTime(timed, utils.device_type) if timed else None
+            self._faults = hook.hook(self._scale_weights, timed)
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
             skipped = self.dataloader.skipped
