@@ -44,7 +44,7 @@ demo-down: ## Remove what `make demo KEEP=1` left
 
 ## Tests
 
-.PHONY: test test-unit test-crash test-integration test-llm test-charts test-e2e test-faults
+.PHONY: test test-unit test-crash test-integration test-llm test-charts test-e2e test-faults soak
 test: verify test-unit test-crash test-charts test-integration test-llm test-e2e ## Every kind of test
 test-unit: env-operator ## The decision core, without a cluster
 	@$(operator_env)/bin/python -m pytest tests/unit
@@ -60,6 +60,8 @@ test-e2e: setup ## The demo's run and more faults on a local multi-node cluster 
 	@$(operator_env)/bin/python -m pytest tests/e2e -m e2e
 test-faults: setup ## Every kind of fault injected into a run on that cluster (root, 25 minutes)
 	@$(operator_env)/bin/python -m pytest tests/e2e/test_faults.py -m "e2e or faults"
+soak: env-train ## Runs under seeded random faults end as the one without any (SEED=7 ARGS="--steps 1000")
+	@$(train_env)/bin/python -m tests.llm.soak $(if $(SEED),--seeds $(SEED)) $(ARGS)
 
 ## Benchmarks: docs/benchmarks.md
 

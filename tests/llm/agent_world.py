@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,11 +101,18 @@ class World:
 
     def inject(self, name: str, kind: str, *options: str) -> str:
         """What `pretrain faults inject` does by exec in the pod; what that says."""
-        variables = self._variables() | self._pod_variables(int(name[-1]), name)
-        command = [sys.executable, "-m", "pretrain_llm.faults", kind, *options]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        done = self._injected(name, kind, *options)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def injects(self, name: str, kind: str, *options: str) -> bool:
+        """Whether that pod could do it now."""
+        return self._injected(name, kind, *options).returncode == 0
+
+    def _injected(self, name: str, kind: str, *options: str) -> subprocess.CompletedProcess[str]:
+        variables = self._variables() | self._pod_variables(int(name[-1]), name)
+        command = [sys.executable, "-m", "pretrain_llm.faults", kind, *options]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
     def _pod_variables(self, slot: int, name: str) -> dict[str, str]:
         scratch = self.folder / name
@@ -148,7 +155,7 @@ class World:
         """None while there is no coordinator."""
         try:
             text = self.get("/status")
-        except (OSError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):
             return None
         return codec.from_json(StatusDocument, text)
 
@@ -173,9 +180,11 @@ class World:
         try:
             return eventually(look, what, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self._log_ends()}") from None
+            raise AssertionError(f"{error}\n{self.log_ends()}") from None
 
-    def stepping(self, above: int = 0, after_round: int = 0) -> StatusDocument:
+    def stepping(
+        self, above: int = 0, after_round: int = 0, seconds: float = DEADLINE_SECONDS
+    ) -> StatusDocument:
         """Waits for steps above `above`, in a round after `after_round`."""
         return self.seen(
             lambda s: bool(
@@ -186,6 +195,7 @@ class World:
                 and (s.round_formed_at or 0) < s.progress.time
             ),
             f"steps above {above} after round {after_round}",
+            seconds,
         )
 
     def recovered(self, broken_round: int) -> StatusDocument:
@@ -225,7 +235,7 @@ class World:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def _log_ends(self) -> str:
+    def log_ends(self) -> str:
         return "\n".join(f"== {f.name}\n{f.read_text()[-2000:]}" for f in self.folder.glob("*.log"))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The agent with the real worker: torchtitan on two nodes, with and without a spare, and faults."""
+"""The agent with the real worker: torchtitan on two nodes, and faults."""
 
 from __future__ import annotations
 
@@ -11,42 +11,6 @@ from pretrain_llm.contract import status
 
 from .agent_world import World, eventually
 from .runs import mesh, run_config, write_data
-
-
-def test_training_worker_and_agent_killed_run_finishes(volume: Path) -> None:
-    run = run_config(
-        volume,
-        parallelism=mesh(shard=2),
-        nodes={"count": 2, "spares": 1},
-        training={"steps": 90},
-        checkpoint={"interval": 20, "keep_latest": 2},
-    )
-    write_data(run.layout, tokens=80_000)
-    world = World(run, settings.WORKER, settings.PRELOAD)
-    try:
-        before = world.stepping(above=25)
-        world.kill_worker(world.members()[1], 0)
-        after = world.recovered(before.round)
-        assert after.incidents[-1].resumed_step
-        assert after.incidents[-1].resumed_step % 20 == 0
-
-        lost = world.members()[0]
-        world.agents[lost].kill()
-        world.agents[lost].wait()
-        codes = {name: agent.wait(60) for name, agent in world.agents.items() if name != lost}
-        assert set(codes.values()) == {0}
-        end = world.seen(lambda s: s.finished, "the end")
-        evidence = [incident.evidence for incident in end.incidents]
-        assert evidence == [status.WORKER_EXIT, status.LEASE_EXPIRED]
-        assert end.progress
-        assert end.progress.step == 90
-        assert end.progress.loss < 0.9 * end.progress.initial_loss
-        assert end.replay.steps > 0
-        assert end.replay.max_loss_difference == 0
-        assert end.latest_checkpoint
-        assert end.latest_checkpoint.step == 90
-    finally:
-        world.close()
 
 
 def _steps_since_save(document: status.StatusDocument) -> int:
