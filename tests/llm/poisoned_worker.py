@@ -48,24 +48,28 @@ def _slow_down(seconds: float) -> None:
 
 def _poison() -> None:
     from pretrain_llm.training import titan
+    from pretrain_llm.training.loader import PackedLoader
 
     factors = {int(step): float(by) for step, by in json.loads(os.environ[POISON]).items()}
     trained = Path(os.environ[TRAINED]) / f"rank-{os.environ['RANK']}"
-    original_samples = titan.batch_samples
+    original_batch = PackedLoader._batch
     original_step = titan.Trainer.forward_backward_step
-    batch = {"data_step": -1}
+    data_steps: dict[bytes, int] = {}  # by a batch's labels; it is read a step ahead
 
-    def batch_samples(first: int, **shape: int) -> range:
-        batch["data_step"] = first // shape["global_batch_size"]
-        return original_samples(first, **shape)
+    def read_batch(self: PackedLoader, positions: range) -> Any:
+        inputs, labels = original_batch(self, positions)
+        size = self._segment.run.training.global_batch_size
+        data_steps[labels.numpy().tobytes()] = positions[0] // size
+        return inputs, labels
 
-    def forward_backward_step(self: titan.Trainer, **inputs: Any) -> Any:
+    def forward_backward_step(self: titan.Trainer, **batch: Any) -> Any:
+        data_step = data_steps[batch["labels"].numpy().tobytes()]
         with trained.open("a") as file:
             number = os.environ.get(environment.ROUND, "0")
-            file.write(f"{number} {self.step} {batch['data_step']}\n")
-        return original_step(self, **inputs) * factors.get(batch["data_step"], 1.0)
+            file.write(f"{number} {self.step} {data_step}\n")
+        return original_step(self, **batch) * factors.get(data_step, 1.0)
 
-    titan.batch_samples = batch_samples
+    PackedLoader._batch = read_batch
     titan.Trainer.forward_backward_step = forward_backward_step
 
 

@@ -43,9 +43,19 @@ class PackedTokens:
 
         Raises IndexError past the end.
         """
+        tokens = np.empty(count, np.int64)
+        self.read_into(tokens, start)
+        return tokens
+
+    def read_into(self, tokens: Tokens, start: int) -> None:
+        """Fills `tokens`, of one dimension. Raises IndexError past the end."""
+        count = len(tokens)
         if start < 0 or start + count > len(self):
             raise IndexError(f"tokens {start} to {start + count} of {len(self)}")
-        return np.concatenate([piece.astype(np.int64) for piece in self._pieces(start, count)])
+        filled = 0
+        for piece in self._pieces(start, count):
+            tokens[filled : filled + len(piece)] = piece
+            filled += len(piece)
 
     def _pieces(self, start: int, count: int) -> Iterator[npt.NDArray[np.unsignedinteger]]:
         shard = bisect_right(self._ends, start)
@@ -87,11 +97,22 @@ class PackedDataset:
 
     def sample(self, position: int) -> Tokens:
         """The tokens at a position of the run, of any epoch: shape (sequence_length + 1,)."""
+        (tokens,) = self.samples(range(position, position + 1))
+        return tokens
+
+    def samples(self, positions: range) -> Tokens:
+        """Those at several positions: shape (positions, sequence_length + 1)."""
+        rows = np.empty((len(positions), self._sequence_length + 1), np.int64)
+        for row, position in zip(rows, positions, strict=True):
+            self._read_sample(row, position)
+        return rows
+
+    def _read_sample(self, row: Tokens, position: int) -> None:
         source, number = self._mixture.place(position) if self._mixture else (0, position)
         stream = self._streams[source]
         samples = (len(stream) - 1) // self._sequence_length
         start = sample_index(number, samples, seed=self._seed + source) * self._sequence_length
-        return stream.read(start, self._sequence_length + 1)
+        stream.read_into(row, start)
 
 
 def _streams(

