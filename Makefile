@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 operator_env = $(shell hack/envs.sh path operator)
 train_env = $(shell hack/envs.sh path train)
 IMAGE_PREFIX ?= ghcr.io/pretrain-dev
-CHECKED := operator llm tests hack
+CHECKED := operator llm tests hack examples
 
 .PHONY: help
 help: ## List the targets

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from . import record, table
-from .book import FOLDER, entries
+from .book import FOLDER, entries, script_entries
 
 _README = FOLDER / "README.md"
 
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _table(path: Path, *, is_check: bool) -> None:
-    text = table.readme(entries())
+    text = table.readme([*entries(), *script_entries()])
     if not is_check:
         path.write_text(text)
     elif not path.exists() or path.read_text() != text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from .book import Entry
+from .book import SYSTEMS, Entry, ScriptEntry
 
 _HEAD = """\
 # Recipes
@@ -17,8 +17,8 @@ anything is applied.
 
 GPU-hours, hours and dollars are **plans, not measurements**: 6ND at the share of the peak that the
 recipe's annotation `recipes.pretrain.dev/mfu` expects of H100s, at $2.50 a GPU-hour, with faults,
-saves and spares. The last columns say what the run is to be measured against, and whose numbers the
-recipe has.
+saves and spares. A script's are the time that its authors measured. The last columns say what the
+run is to be measured against, and whose numbers the recipe has.
 
 `make recipes` writes this table. `make recipes-dry-run` makes one step of a recipe at its true
 mesh, on CPU; `dry-run.json` is the record of all. docs/recipes.md says what is checked.
@@ -27,15 +27,17 @@ _COLUMNS = ("recipe", "parameters", "tokens", "nodes × GPUs", "mesh", "GPU-hour
             "measured against", "source")  # fmt: skip
 
 
-def readme(entries: Sequence[Entry]) -> str:
+def readme(entries: Sequence[Entry | ScriptEntry]) -> str:
+    """The entries' order within a system stays."""
+    ordered = sorted(entries, key=lambda item: SYSTEMS.index(item.system))
     parts = [
         _part(system, list(members))
-        for system, members in groupby(entries, key=lambda item: item.system)
+        for system, members in groupby(ordered, key=lambda item: item.system)
     ]
     return "\n".join([_HEAD, *parts])
 
 
-def _part(system: str, members: Iterable[Entry]) -> str:
+def _part(system: str, members: Iterable[Entry | ScriptEntry]) -> str:
     lines = [f"## {system}", "", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
     return "\n".join([*lines, *(_line(_cells(member)) for member in members), ""])
 
@@ -44,7 +46,25 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(item: Entry) -> Iterator[str]:
+def _cells(item: Entry | ScriptEntry) -> Iterator[str]:
+    return _run_cells(item) if isinstance(item, Entry) else _script_cells(item)
+
+
+def _script_cells(item: ScriptEntry) -> Iterator[str]:
+    """What only the program knows is left open; the time is what its authors measured."""
+    nodes, cost = item.plan.config.nodes, item.plan.cost
+    assert cost is not None
+    yield from (f"[{item.name}]({item.name}.yaml)", "–", "–")
+    yield f"{nodes.count} × {nodes.devices_per_node}"
+    yield "script"
+    yield f"{cost.device_hours:,.1f}"
+    yield f"{cost.training_seconds / 3600:,.2f}"
+    yield f"${cost.dollars:,.2f}"
+    yield item.measured_against
+    yield item.source
+
+
+def _run_cells(item: Entry) -> Iterator[str]:
     plan, nodes = item.plan, item.plan.config.nodes
     yield f"[{item.name}]({item.name}.yaml)"
     yield _short(plan.parameters.total)

@@ -8,7 +8,8 @@
     mesh          one rank; `make recipes-dry-run` has the true one
     afterwards    export; neither post-training nor serving
 
-Pure: a PretrainRun's body in, another out.
+Pure: a PretrainRun's body in, another out. A script has no small form: nobody but its author knows
+what is small in it.
 """
 
 from __future__ import annotations

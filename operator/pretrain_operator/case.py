@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig
 from pretrain_llm.contract.status import StatusDocument
 
 from . import names, pod_facts
-from .api.spec import RunSpec
+from .api.spec import AnySpec
 from .api.status import RunStatus
 from .observed import KubernetesObject, Observed, Run
 
@@ -16,8 +16,8 @@ from .observed import KubernetesObject, Observed, Run
 @dataclass(frozen=True)
 class Case:
     run: Run
-    spec: RunSpec
-    config: RunConfig
+    spec: AnySpec
+    config: AnyConfig
     observed: Observed
 
     @property

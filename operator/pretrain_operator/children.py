@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig
 
 from . import config, exclusion, names, pod_facts, stages, vacancies
-from .api.spec import RunSpec
+from .api.spec import AnySpec
 from .api.status import RunStatus
 from .case import Case
 from .conditions import is_stopped
@@ -54,10 +54,13 @@ def is_halted(case: Case, status: RunStatus) -> bool:
 
 
 @lru_cache(maxsize=_KEPT)
-def _check_images(spec: RunSpec, settings: Settings) -> None:
+def _check_images(spec: AnySpec, settings: Settings) -> None:
     """Of all stages: a missing image is told at once, not after weeks of training."""
-    templates.merged(settings, "data", spec.data.template, "spec.data.template")
+    if spec.data is not None:
+        templates.merged(settings, "data", spec.data.template, "spec.data.template")
     templates.merged(settings, "training", spec.nodes.template, "spec.nodes.template")
+    if spec.script is not None:  # its only stage
+        return
     templates.merged(settings, "export", spec.export.template, "spec.export.template")
     for index, entry in enumerate(spec.post_training):
         field = f"spec.postTraining[{index}].template"
@@ -114,7 +117,7 @@ class _Attempt:
 
 @lru_cache(maxsize=_KEPT)
 def _training_objects(
-    run: Run, common: RunConfig, settings: Settings, attempt: _Attempt
+    run: Run, common: AnyConfig, settings: Settings, attempt: _Attempt
 ) -> tuple[Object, ...]:
     job = training.training_job(
         run,

@@ -14,25 +14,53 @@ from pretrain_llm.contract import config as contract
 from pretrain_llm.contract import meshes
 from pretrain_llm.contract.environment import VOLUME_PATH
 
-from .api.rules import NAME_PATTERN
-from .api.spec import Checkpoint, Data, Model, Nodes, Optimizer, Recovery, RunSpec, Training
+from .api.spec import (
+    AnySpec,
+    Checkpoint,
+    Data,
+    Model,
+    Nodes,
+    Optimizer,
+    RunSpec,
+    ScriptSpec,
+    Training,
+)
+from .common_rules import common_violations
 from .curriculum import curriculum_violations, last_length, segment_configs
 from .observed import Run
+from .script import script_config, script_violations
 from .spec_error import SpecError
 
 
-def run_config(run: Run) -> contract.RunConfig:
+def run_config(run: Run) -> contract.AnyConfig:
     """Raises SpecError for the first rule that the spec breaks."""
-    assert run.spec is not None
-    error = next(violations(run.name, run.spec), None)
+    if isinstance(run.spec, ScriptSpec):
+        return script_run_config(run.name, run.spec)
+    assert isinstance(run.spec, RunSpec)
+    return titan_config(run.name, run.spec)
+
+
+def titan_config(name: str, spec: RunSpec) -> contract.RunConfig:
+    """Of a run that torchtitan trains. Raises SpecError as `run_config`."""
+    _check(name, spec)
+    return _resolved(name, spec)
+
+
+def script_run_config(name: str, spec: ScriptSpec) -> contract.ScriptRunConfig:
+    """Raises SpecError as `run_config`."""
+    _check(name, spec)
+    return _resolved_script(name, spec)
+
+
+def _check(name: str, spec: AnySpec) -> None:
+    error = next(violations(name, spec), None)
     if error is not None:
         raise error
-    return _resolved(run.name, run.spec)
 
 
-def before_post_training(config: contract.RunConfig) -> contract.RunConfig:
+def before_post_training(config: contract.AnyConfig) -> contract.AnyConfig:
     """What data, training and export read: editing a later stage does not disturb them."""
-    return replace(config, post_training=())
+    return replace(config, post_training=()) if isinstance(config, contract.RunConfig) else config
 
 
 def for_post_training(config: contract.RunConfig, name: str) -> contract.RunConfig:
@@ -43,30 +71,24 @@ def for_post_training(config: contract.RunConfig, name: str) -> contract.RunConf
 # Rules
 
 
-def violations(name: str, spec: RunSpec) -> Iterator[SpecError]:
-    yield from _name_violations(name)
+def violations(name: str, spec: AnySpec) -> Iterator[SpecError]:
+    yield from common_violations(name, spec)
+    if isinstance(spec, RunSpec):
+        yield from _titan_violations(spec)
+    elif isinstance(spec, ScriptSpec):
+        yield from script_violations(spec)
+
+
+def _titan_violations(spec: RunSpec) -> Iterator[SpecError]:
     yield from _model_violations(spec.model)
     yield from _input_violations(spec)
     yield from _training_violations(spec.training)
-    yield from _checkpoint_violations(spec.checkpoint)
     yield from _mesh_violations(spec)
-    yield from _nodes_violations(spec)
+    yield from _shrinking_violations(spec)
     yield from _model_parallel_violations(spec)
     yield from curriculum_violations(spec, world_size(spec.nodes))
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
-    yield from _recovery_violations(spec.recovery)
-
-
-def _name_violations(name: str) -> Iterator[SpecError]:
-    if not NAME_PATTERN.fullmatch(name):
-        yield SpecError(
-            "name-fits-children",
-            "metadata.name",
-            f"{name} ({len(name)} characters)",
-            "so that the names of its children fit, choose at most 40 lower-case letters, digits"
-            " and dashes, a letter first",
-        )
 
 
 def _model_violations(model: Model) -> Iterator[SpecError]:
@@ -153,23 +175,6 @@ def _training_violations(training: Training) -> Iterator[SpecError]:
         yield SpecError("wandb-online-has-key", "spec.training.wandb.mode", "online", remedy)
 
 
-def _checkpoint_violations(checkpoint: Checkpoint) -> Iterator[SpecError]:
-    memory, interval = checkpoint.memory, checkpoint.interval
-    shortest = checkpoint.min_interval if interval == "auto" else interval
-    if memory is not None and memory.interval >= shortest:
-        name = "minInterval" if interval == "auto" else "interval"
-        remedy = (
-            f"is not less than checkpoint.{name} {shortest}; lower it, or leave"
-            " checkpoint.memory out"
-        )
-        field = "spec.checkpoint.memory.interval"
-        yield SpecError("memory-more-often", field, memory.interval, remedy)
-    if checkpoint.min_interval > checkpoint.max_interval:
-        remedy = f"exceeds maxInterval {checkpoint.max_interval}; lower it, or raise the other"
-        field = "spec.checkpoint.minInterval"
-        yield SpecError("interval-bounds-ordered", field, checkpoint.min_interval, remedy)
-
-
 def _optimizer_violations(optimizer: Optimizer) -> Iterator[SpecError]:
     field, rate = "spec.training.optimizer", optimizer.adamw_learning_rate
     if optimizer.name == "Muon" and rate is None:
@@ -200,17 +205,11 @@ def _mesh_violations(spec: RunSpec) -> Iterator[SpecError]:
         yield from _batch_violations(spec.training, mesh.pipeline_parallel, data_ranks)
 
 
-def _nodes_violations(spec: RunSpec) -> Iterator[SpecError]:
+def _shrinking_violations(spec: RunSpec) -> Iterator[SpecError]:
     nodes, training = spec.nodes, spec.training
-    if nodes.spares > nodes.count:
-        remedy = f"exceeds nodes.count {nodes.count}; lower it"
-        yield SpecError("spares-within-count", "spec.nodes.spares", nodes.spares, remedy)
-    if nodes.min is None:
+    if nodes.min is None or nodes.min > nodes.count:
         return
-    if nodes.min > nodes.count:
-        remedy = f"exceeds nodes.count {nodes.count}; lower it, or leave it out"
-        yield SpecError("min-nodes-within-count", "spec.nodes.min", nodes.min, remedy)
-    elif not any((*_training_violations(training), *_mesh_violations(spec))):
+    if not any((*_training_violations(training), *_mesh_violations(spec))):
         run = _resolved("", spec)
         if meshes.on_nodes(run, nodes.min) is None:
             all_fewer = meshes.fewer_nodes(replace(run, nodes=replace(run.nodes, min=1)))
@@ -304,14 +303,6 @@ def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
         yield SpecError("serving-length-trained", field, length, remedy)
 
 
-def _recovery_violations(recovery: Recovery) -> Iterator[SpecError]:
-    if recovery.stragglers.action == "Replace" and not recovery.exclude_node_after:
-        remedy = "set it to 1 or more, or stragglers.action to Report"
-        yield SpecError(
-            "straggler-replacement-excludes", "spec.recovery.excludeNodeAfter", 0, remedy
-        )
-
-
 def _repeated(names: list[str]) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
 
@@ -349,31 +340,45 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
         ),
         data=_data(spec.data),
         training=_training(spec.training, parallelism),
-        nodes=contract.NodesConfig(
-            count=spec.nodes.count,
-            spares=spec.nodes.spares,
-            devices_per_node=spec.nodes.devices_per_node,
-            device="cuda" if spec.nodes.device_resource else "cpu",
-            min=spec.nodes.min,
-        ),
+        nodes=_nodes(spec.nodes),
         parallelism=parallelism,
-        checkpoint=contract.CheckpointConfig(
-            interval=None if spec.checkpoint.interval == "auto" else spec.checkpoint.interval,
-            min_interval=spec.checkpoint.min_interval,
-            max_interval=spec.checkpoint.max_interval,
-            keep_latest=spec.checkpoint.keep_latest,
-            keep_steps=spec.checkpoint.keep_steps,
-            keep_every=spec.checkpoint.keep_every,
-            memory=_memory(spec.checkpoint),
-        ),
+        checkpoint=_checkpoint(spec.checkpoint),
         export=contract.ExportConfig(dtype=spec.export.dtype),
         post_training=_post_training(spec),
     )
 
 
-def _memory(checkpoint: Checkpoint) -> contract.MemoryConfig | None:
+def _resolved_script(name: str, spec: ScriptSpec) -> contract.ScriptRunConfig:
+    return contract.ScriptRunConfig(
+        run=name,
+        volume=VOLUME_PATH,
+        nodes=_nodes(spec.nodes),
+        checkpoint=_checkpoint(spec.checkpoint),
+        script=script_config(spec.script),
+    )
+
+
+def _nodes(nodes: Nodes) -> contract.NodesConfig:
+    return contract.NodesConfig(
+        count=nodes.count,
+        spares=nodes.spares,
+        devices_per_node=nodes.devices_per_node,
+        device="cuda" if nodes.device_resource else "cpu",
+        min=nodes.min,
+    )
+
+
+def _checkpoint(checkpoint: Checkpoint) -> contract.CheckpointConfig:
     memory = checkpoint.memory
-    return contract.MemoryConfig(memory.interval) if memory else None
+    return contract.CheckpointConfig(
+        interval=None if checkpoint.interval == "auto" else checkpoint.interval,
+        min_interval=checkpoint.min_interval,
+        max_interval=checkpoint.max_interval,
+        keep_latest=checkpoint.keep_latest,
+        keep_steps=checkpoint.keep_steps,
+        keep_every=checkpoint.keep_every,
+        memory=contract.MemoryConfig(memory.interval) if memory else None,
+    )
 
 
 def _model(model: Model, sequence_length: int) -> contract.ModelConfig:

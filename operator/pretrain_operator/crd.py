@@ -17,7 +17,7 @@ import yaml
 
 from . import api
 from .api.rules import RULES
-from .api.spec import RunSpec
+from .api.spec import AnySpec
 from .api.status import RunStatus
 
 _ROOT = Path(__file__).parents[2]
@@ -120,7 +120,7 @@ def root_schema() -> Schema:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": _model_schema(RunSpec, defaults=True),
+            "spec": _model_schema(AnySpec, defaults=True),
             # Without defaults: what the operator has not written is not there.
             "status": _model_schema(RunStatus, defaults=False),
         },
@@ -136,7 +136,7 @@ def root_schema() -> Schema:
     return root
 
 
-def _model_schema(model: type[RunSpec | RunStatus], *, defaults: bool) -> Schema:
+def _model_schema(model: type[AnySpec | RunStatus], *, defaults: bool) -> Schema:
     schema = model.model_json_schema(by_alias=True)
     definitions = schema.pop("$defs")
     result = structural(schema, definitions, defaults=defaults)

@@ -215,7 +215,8 @@ TABLE = (
         conditions.LOSS_DIVERGED,
         "See the data of the skipped steps, and the loss before them. To go on, raise"
         " spec.recovery.loss.maxRollbacks, and skipSteps to skip more; or start a run under another"
-        " name with a lower learningRate or gradientClipNorm.",
+        " name with a lower learningRate or gradientClipNorm. A script has to skip its batches"
+        " itself.",
     ),
     Row(
         "NonFinite",

@@ -1,6 +1,7 @@
 """The stages of a run, derived from its spec and its artifacts; never stored as a phase. Pure.
 
     Data ─► Training ─► Export ─► PostTraining[0] ─► … ─► Serving
+            Training                                                  of a script: nothing else
 
 The current stage is the first without an artifact; Serving has none and comes after all others.
 An artifact is never taken back, so a finished stage stays finished, whatever becomes of its Job.
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pretrain_llm.contract import exit_codes
-from pretrain_llm.contract.layout import Layout
+from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.results import StageError, StageResult
+from pretrain_llm.contract.status import StatusDocument
 
 from . import conditions, config, names, pod_facts
-from .api.spec import RunSpec
+from .api.spec import AnySpec, RunSpec, ScriptSpec
 from .api.status import Artifact, RunStatus, StageTime
 from .case import Case
 from .manifests.inputs import stage_digest
@@ -46,7 +48,9 @@ class Stop:
     message: str
 
 
-def stages(spec: RunSpec) -> tuple[Stage, ...]:
+def stages(spec: AnySpec) -> tuple[Stage, ...]:
+    if isinstance(spec, ScriptSpec):
+        return (Stage("Training"),)
     later = tuple(Stage("PostTraining", entry.name) for entry in spec.post_training)
     last = (Stage("Serving"),) if spec.serving else ()
     return (Stage("Data"), Stage("Training"), Stage("Export"), *later, *last)
@@ -57,18 +61,18 @@ def artifact(status: RunStatus, stage: Stage) -> Artifact | None:
     return next(found, None)
 
 
-def current(spec: RunSpec, status: RunStatus) -> Stage | None:
+def current(spec: AnySpec, status: RunStatus) -> Stage | None:
     """None where every stage is finished and none serves."""
     return next((stage for stage in stages(spec) if artifact(status, stage) is None), None)
 
 
-def exported(spec: RunSpec, status: RunStatus) -> tuple[Artifact, ...]:
+def exported(spec: AnySpec, status: RunStatus) -> tuple[Artifact, ...]:
     """Finished folders that can be served or trained further, in the order of the spec."""
     makers = (stage for stage in stages(spec) if stage.kind in ("Export", "PostTraining"))
     return tuple(found for stage in makers if (found := artifact(status, stage)) is not None)
 
 
-def served(spec: RunSpec, status: RunStatus) -> Artifact | None:
+def served(spec: AnySpec, status: RunStatus) -> Artifact | None:
     """The artifact to serve: once everything is finished, or as long as something was served."""
     finished = exported(spec, status)
     stage = current(spec, status)
@@ -87,27 +91,30 @@ def served(spec: RunSpec, status: RunStatus) -> Artifact | None:
 
 def stage_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
     """What the Job of Data, Export or PostTraining is made from."""
+    spec, common = case.spec, case.config
+    assert isinstance(spec, RunSpec)
+    assert isinstance(common, RunConfig)
     if stage.kind == "Data":
-        return _data_job(case, status)
+        return _data_job(case, spec, common, status)
     if stage.kind == "Export":
-        return _export_job(case, status)
-    return _post_training_job(case, status, stage)
+        return _export_job(case, common, status)
+    return _post_training_job(case, common, status, stage)
 
 
-def _data_job(case: Case, status: RunStatus) -> StageJob:
-    own = case.spec.data.template
+def _data_job(case: Case, spec: RunSpec, common: RunConfig, status: RunStatus) -> StageJob:
+    own = spec.data.template
     return StageJob(
         name=names.data_job(case.run.name),
         component="data",
         module="pretrain_llm.data",
         own=own,
         field="spec.data.template",
-        config=config.before_post_training(case.config),
+        config=config.before_post_training(common),
         inputs=stage_digest(case.spec, own, status.retries),
     )
 
 
-def _export_job(case: Case, status: RunStatus) -> StageJob:
+def _export_job(case: Case, common: RunConfig, status: RunStatus) -> StageJob:
     own = case.spec.export.template
     trained = artifact(status, Stage("Training"))
     source = trained.path if trained else None
@@ -117,13 +124,13 @@ def _export_job(case: Case, status: RunStatus) -> StageJob:
         module="pretrain_llm.export",
         own=own,
         field="spec.export.template",
-        config=config.before_post_training(case.config),
+        config=config.before_post_training(common),
         inputs=stage_digest(case.spec, own, status.retries, source),
         source=source,
     )
 
 
-def _post_training_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
+def _post_training_job(case: Case, common: RunConfig, status: RunStatus, stage: Stage) -> StageJob:
     name = stage.name
     assert name is not None
     entries = case.spec.post_training
@@ -136,7 +143,7 @@ def _post_training_job(case: Case, status: RunStatus, stage: Stage) -> StageJob:
         module="pretrain_llm.post_train",
         own=entry.template,
         field=f"spec.postTraining[{index}].template",
-        config=config.for_post_training(case.config, name),
+        config=config.for_post_training(common, name),
         inputs=stage_digest(case.spec, entry.template, status.retries, source, asked),
         stage_name=name,
         source=source,
@@ -256,17 +263,29 @@ def _trained(case: Case, status: RunStatus) -> Artifact | None:
     is_silent = document is None and bool(case.live_pods("coordinator"))
     if is_silent and case.now - epoch_seconds(ended) < _LAST_WORDS_SECONDS:
         return None
-    steps = case.config.training.steps
     last = document.progress if document else None
     data = artifact(status, Stage("Data"))
+    step, path = _last_checkpoint(case, status, document)
     return Artifact(
         stage="Training",
-        path=str(Layout(case.config.volume, case.run.name).checkpoint(steps)),
-        step=steps,
+        path=path,
+        step=step,
         source=(data.digest,) if data and data.digest else (),
         metrics={"loss": last.loss, "tokens": float(last.tokens)} if last else {},
         time=ended,
     )
+
+
+def _last_checkpoint(
+    case: Case, status: RunStatus, document: StatusDocument | None
+) -> tuple[int | None, str]:
+    """Its step and folder: torchtitan always saves the last step, a script what it wants."""
+    if isinstance(case.config, RunConfig):
+        steps = case.config.training.steps
+        return steps, str(case.config.layout.checkpoint(steps))
+    told = document.latest_checkpoint if document else None
+    known = told or status.checkpoints.latest
+    return (known.step, known.path) if known else (None, str(case.config.layout.checkpoints))
 
 
 def _completion_time(case: Case, job: KubernetesObject) -> str:

@@ -205,7 +205,9 @@ def _url(status: RunStatus) -> str:
 
 
 def _last_path(case: Case, status: RunStatus) -> str:
-    return stages.exported(case.spec, status)[-1].path
+    """Of the run's last artifact; a script's training exports nothing."""
+    made = stages.exported(case.spec, status) or status.artifacts
+    return made[-1].path
 
 
 # Conditions of the stages

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from pretrain_llm.contract import codec
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract import config
 from pretrain_operator import conditions
 from pretrain_operator.api.parse import run_from_object
 from pretrain_operator.observed import ObjectKey, Observed
 from pretrain_operator.plan import plan
 from tests.cluster import ControlPlane
-from tests.unit.runs import demo_body
+from tests.unit.runs import demo_body, script_body
 from tests.unit.world import SETTINGS, START
 
 from . import crd_client
@@ -92,9 +91,9 @@ _EXTRA_FIELDS = ("create", "extra", "__proto__", "template", "path", "numKVHeads
 def specifications(count: int, seed: int) -> Iterator[dict[str, Any]]:
     source = random.Random(seed)
     for number in range(count):
-        body = demo_body()
+        body = script_body() if source.random() < 0.1 else demo_body()
         body["metadata"] = {"name": f"fuzz-{number}", "namespace": NAMESPACE}
-        body["spec"]["parallelism"] = {"dataParallelShard": 2}
+        body["spec"]["parallelism"] = {"dataParallelShard": -1 if "script" in body["spec"] else 2}
         body["spec"]["recovery"] = {"maxApplicationFaults": 3}
         for _ in range(source.choice((1, 1, 1, 2, 3))):
             _mutate(body["spec"], source)
@@ -180,5 +179,5 @@ def _outcome(client: crd_client.RunClient, body: dict[str, Any]) -> str:
     maps = [item for item in decided.apply if item["kind"] == "ConfigMap"]
     assert maps or run.spec.suspend, f"nothing planned in state {state}: {json.dumps(body)}"
     for item in maps:
-        assert codec.from_json(RunConfig, item["data"]["run.json"]).run == run.name
+        assert config.parsed(item["data"]["run.json"]).run == run.name
     return "planned"

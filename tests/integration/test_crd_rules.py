@@ -100,6 +100,8 @@ def test_spec_of_a_run_that_has_not_started_may_change(runs: RunClient):
         ("model.architecture", "mamba", ("architecture", '"mamba"', '"llama"')),
         ("model.dim", "wide", ("dim", "string", "integer")),
         ("model.vocabSize", None, ("vocabSize", "Required")),
+        ("training", None, ("training", "Required", "script")),
+        ("script", {"steps": 1}, ("command", "Required")),
         ("training.optimizer.learningRate", 0, ("learningRate", "greater than 0")),
         ("data.sources", [], ("sources", "at least 1")),
         ("postTraining", [{"name": "x" * 17, "steps": 1}], ("name", "16")),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pretrain_llm.contract import codec, environment
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig, RunConfig
 from pretrain_llm.contract.status import StatusDocument
 
 from . import small_worker
@@ -66,9 +66,9 @@ class World:
 
     def __init__(
         self,
-        run: RunConfig,
-        worker: str = "tests.llm.small_worker:main",
-        preload: str = "tests.llm.small_worker",
+        run: AnyConfig,
+        worker: str | None = "tests.llm.small_worker:main",
+        preload: str | None = "tests.llm.small_worker",
         coordinator_options: Sequence[str] = (),
         *,
         allows_faults: bool = False,
@@ -78,7 +78,8 @@ class World:
         self.config = run
         self._coordinator_options = coordinator_options
         self._allows_faults = allows_faults
-        self._worker = ["--worker", worker, "--preload", preload]
+        given = (("--worker", worker), ("--preload", preload))  # None: the agent's own choice
+        self._worker = [word for option, value in given if value for word in (option, value)]
         write_config(run, self.folder / "run.json")
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.coordinator = self.start_coordinator()

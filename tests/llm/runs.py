@@ -90,7 +90,7 @@ def mesh(
     }
 
 
-def write_config(run: config.RunConfig, path: Path) -> Path:
+def write_config(run: config.AnyConfig, path: Path) -> Path:
     path.write_text(codec.to_json(run))
     return path
 

@@ -33,6 +33,12 @@ _MUON = {"training.optimizer.name": "Muon", "training.optimizer.adamwLearningRat
 _CURRICULUM = "training.curriculum"
 _UNTIED = {"model.tieEmbeddings": False}
 
+_SCRIPT: Changes = {
+    "script": {"command": ["python", "train.py"], "steps": 100},
+    **dict.fromkeys(("model", "tokenizer", "data", "training")),
+    **dict.fromkeys(("export", "postTraining", "serving")),
+}
+
 
 def _post(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "steps": 1} for name in names]
@@ -60,6 +66,63 @@ def _weights(*names: str) -> list[dict[str, Any]]:
 
 
 ROWS = (
+    Row(
+        "script-alone",
+        {"serving": {"replicas": 1}},
+        {},
+        ("serving", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-alone",
+        {
+            "model": None,
+            "training": {
+                "steps": 9,
+                "sequenceLength": 8,
+                "globalBatchSize": 2,
+                "optimizer": {"learningRate": 1e-3},
+            },
+        },
+        {},
+        ("training", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-alone",
+        {"postTraining": [{"name": "sft", "steps": 1}]},
+        {"nodes.min": 1},
+        ("postTraining", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-spreads-itself",
+        {"parallelism": {"tensorParallel": 2}},
+        {"parallelism": {"tensorParallel": 1}},
+        ("parallelism.tensorParallel", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-spreads-itself",
+        {"export": {"dtype": "float32"}},
+        {"export": {"dtype": "bfloat16"}},
+        ("export.dtype", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-keeps-its-state",
+        {"checkpoint": {"interval": 50, "memory": {"interval": 5}}},
+        {"checkpoint": {"interval": 50}},
+        ("checkpoint.memory", "leave it out"),
+        base=_SCRIPT,
+    ),
+    Row(
+        "script-keeps-its-state",
+        {"recovery": {"loss": {"spikeFactor": 7}}},
+        {"recovery": {"loss": {"windowSteps": 50}}},
+        ("recovery.loss.spikeFactor", "leave it out"),
+        base=_SCRIPT,
+    ),
     Row(
         "memory-more-often",
         {"checkpoint.memory": {"interval": 50}},
@@ -543,4 +606,5 @@ EDITS = (
         trained=True,
         found=("finished", "after them"),
     ),
+    Edit("started-engine", {**_SCRIPT, "export": {"dtype": "float32"}}, {"nodes.spares": 0}),
 )

@@ -34,6 +34,14 @@ def demo_body(**changes: Any) -> dict[str, Any]:
     return body
 
 
+def script_body() -> dict[str, Any]:
+    """The demo's, with a program in the place of the model and all that follows from it."""
+    body = demo_body()
+    kept = {name: body["spec"][name] for name in ("storage", "nodes", "checkpoint")}
+    body["spec"] = {**kept, "script": {"command": ["python", "train.py"], "steps": 100}}
+    return body
+
+
 def set_field(body: dict[str, Any], path: str, value: Any) -> None:
     """Sets what is at a dotted path; None removes it."""
     *parents, leaf = path.split(".")

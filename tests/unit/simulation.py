@@ -66,7 +66,8 @@ class Simulation:
 
     @property
     def total_steps(self) -> int:
-        return int(self.world.body["spec"]["training"]["steps"])
+        spec = self.world.body["spec"]
+        return int((spec.get("training") or spec["script"])["steps"])
 
     def copy(self) -> Simulation:
         return replace(

@@ -8,7 +8,9 @@ from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
 from pretrain_operator.api.curriculum_rules import CURRICULUM
 from pretrain_operator.api.parse import run_from_object
-from pretrain_operator.api.rules import IDENTITY, LATER_STAGES, MESH, SHAPES, TRANSITIONS
+from pretrain_operator.api.rules import IDENTITY, LATER_STAGES, MESH, SHAPES
+from pretrain_operator.api.script_rules import SCRIPT
+from pretrain_operator.api.transition_rules import TRANSITIONS
 from pretrain_operator.config import run_config, violations
 from pretrain_operator.spec_error import SpecError
 
@@ -34,7 +36,7 @@ def test_spec_next_to_a_rule_is_accepted(row: Row):
 
 def test_rows_cover_every_rule():
     assert {row.rule for row in ROWS} == {
-        rule.name for rule in (*SHAPES, *MESH, *CURRICULUM, *LATER_STAGES, *IDENTITY)
+        rule.name for rule in (*SHAPES, *MESH, *CURRICULUM, *LATER_STAGES, *IDENTITY, *SCRIPT)
     }
     assert {edit.rule for edit in EDITS} == {rule.name for rule in TRANSITIONS}
 

@@ -59,6 +59,12 @@ PARAMETERS = {
     "llama3.1-405b-ref": 405_853_388_800,
 }
 
+# Steps, and device-hours of the published time: 8 devices for 1.23 and 17.35 minutes.
+SCRIPTS = {
+    "modded-nanogpt-124m": (1285, 8 * 1.23 / 60),
+    "modded-nanogpt-350m": (4740, 8 * 17.35 / 60),
+}
+
 
 @pytest.fixture(scope="module")
 def entries() -> dict[str, book.Entry]:
@@ -67,6 +73,16 @@ def entries() -> dict[str, book.Entry]:
 
 def test_recipes_are_the_published_ones(entries: dict[str, book.Entry]) -> None:
     assert set(entries) == set(PARAMETERS)
+    assert set(book.script_names()) == set(SCRIPTS)
+
+
+@pytest.mark.parametrize(("name", "published"), SCRIPTS.items())
+def test_script_recipe_costs_what_was_published(name: str, published: tuple[int, float]) -> None:
+    item = book.script_entry(name)
+    assert item.body["metadata"]["name"] == name
+    assert item.plan.config.script.steps == published[0]
+    assert item.plan.cost
+    assert item.plan.cost.device_hours == pytest.approx(published[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -87,11 +103,13 @@ def test_recipe_name_is_the_files(name: str, entries: dict[str, book.Entry]) -> 
 
 
 def test_recipes_table_is_fresh(entries: dict[str, book.Entry]) -> None:
-    assert (book.FOLDER / "README.md").read_text() == table.readme(list(entries.values()))
+    every = [*entries.values(), *book.script_entries()]
+    assert (book.FOLDER / "README.md").read_text() == table.readme(every)
 
 
 def test_dry_run_record_has_every_recipe_as_it_is() -> None:
     assert record.missing(record.read()) == []
+    assert set(record.read()["recipes"]) == set(book.names()), "of scripts there is no dry run"
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

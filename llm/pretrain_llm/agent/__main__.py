@@ -31,8 +31,8 @@ LAST_WORD_SECONDS = 3.0  # to tell the coordinator
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pretrain_llm.agent", description=__doc__)
-    parser.add_argument("--worker", default=configuration.WORKER, help="module:function")
-    parser.add_argument("--preload", default=configuration.PRELOAD, help="module")
+    parser.add_argument("--worker", help="module:function; default: by the engine")
+    parser.add_argument("--preload", help="module; default: by the engine")
     parser.add_argument("--vanished-seconds", type=float, default=120.0)
     parser.add_argument("--memory-port", type=int, default=environment.MEMORY_PORT)
     return parser.parse_args(argv)

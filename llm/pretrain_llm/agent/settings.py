@@ -15,6 +15,8 @@ DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own default
 GRACE_MARGIN_SECONDS = 3.0  # for the agent itself to leave
 WORKER = "pretrain_llm.training.worker:main"
 PRELOAD = "pretrain_llm.training.preload"
+SCRIPT_WORKER = "pretrain_llm.agent.command:main"
+SCRIPT_PRELOAD = "pretrain_llm.agent.command"
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,20 @@ class Settings:
 def settings(
     variables: Mapping[str, str],
     *,
-    worker: str = WORKER,
-    preload: str = PRELOAD,
+    worker: str | None = None,
+    preload: str | None = None,
     vanished_seconds: float = 120.0,
     memory_port: int = environment.MEMORY_PORT,
 ) -> Settings:
     """Raises InputError, OSError, codec.DecodeError."""
-    run = config.load(variables.get(environment.CONFIG, environment.CONFIG_PATH))
+    run = config.load_any(variables.get(environment.CONFIG, environment.CONFIG_PATH))
     name = _required(variables, environment.POD_NAME)
     grace_seconds = DEFAULT_GRACE_SECONDS
     if variables.get(environment.GRACE_SECONDS):
         grace_seconds = _number(variables, environment.GRACE_SECONDS)
     store_host, store_port = _address(variables, environment.STORE)
     coordinator_host, coordinator_port = _address(variables, environment.COORDINATOR)
+    is_script = isinstance(run, config.ScriptRunConfig)
     return Settings(
         run=run.run,
         attempt=_number(variables, environment.ATTEMPT),
@@ -97,8 +100,8 @@ def settings(
         scratch=scratch(variables),
         save_seconds=max(1.0, grace_seconds - GRACE_MARGIN_SECONDS),
         vanished_seconds=vanished_seconds,
-        worker=worker,
-        preload=preload,
+        worker=worker or (SCRIPT_WORKER if is_script else WORKER),
+        preload=preload or (SCRIPT_PRELOAD if is_script else PRELOAD),
         memory=_memory(variables, memory_port) if run.checkpoint.memory else None,
     )
 

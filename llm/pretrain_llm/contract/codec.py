@@ -96,3 +96,12 @@ def from_json(kind: type[T], text: str | bytes) -> T:
     except ValueError as error:
         raise DecodeError(f"not JSON: {error}") from error
     return decode(kind, document)
+
+
+def has_key(text: str | bytes, key: str) -> bool:
+    """Whether the document is an object with something at `key`. Raises DecodeError."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise DecodeError(f"not JSON: {error}") from error
+    return isinstance(document, dict) and document.get(key) is not None

@@ -216,18 +216,20 @@ class PostTrainingConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class ScriptConfig:
+    command: tuple[str, ...]
+    steps: int  # that the program says it makes
+    working_directory: str | None = None  # in the pod; None: the image's
+
+
+@dataclass(frozen=True)
+class CommonConfig:
+    """What every run has, whoever trains it."""
+
     run: str
     volume: str  # mount point of the run's storage
-    model: ModelConfig
-    tokenizer: TokenizerConfig
-    data: DataConfig
-    training: TrainingConfig
     nodes: NodesConfig
-    parallelism: ParallelismConfig
     checkpoint: CheckpointConfig
-    export: ExportConfig
-    post_training: tuple[PostTrainingConfig, ...] = field(default_factory=tuple)
 
     @property
     def layout(self) -> Layout:
@@ -237,9 +239,40 @@ class RunConfig:
         """Where a path of the spec is in a pod: a relative one is below the volume; URLs stay."""
         return path if "://" in path else str(PurePosixPath(self.volume) / path)
 
+
+@dataclass(frozen=True)
+class ScriptRunConfig(CommonConfig):
+    """A run whose workers are a program of the user's. docs/script-engine.md"""
+
+    script: ScriptConfig
+
+    @property
+    def total_steps(self) -> int:
+        return self.script.steps
+
+
+@dataclass(frozen=True)
+class RunConfig(CommonConfig):
+    """A run that torchtitan trains."""
+
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    training: TrainingConfig
+    parallelism: ParallelismConfig
+    export: ExportConfig
+    post_training: tuple[PostTrainingConfig, ...] = field(default_factory=tuple)
+
+    @property
+    def total_steps(self) -> int:
+        return self.training.steps
+
     @property
     def tokens_per_step(self) -> int:
         return self.training.global_batch_size * self.training.sequence_length
+
+
+AnyConfig = RunConfig | ScriptRunConfig
 
 
 def digest(value: object) -> str:
@@ -248,6 +281,22 @@ def digest(value: object) -> str:
 
 
 def load(path: str) -> RunConfig:
+    """Of a run that torchtitan trains. Raises OSError, codec.DecodeError."""
+    return codec.from_json(RunConfig, _text(path))
+
+
+def load_any(path: str) -> AnyConfig:
     """Raises OSError, codec.DecodeError."""
+    return parsed(_text(path))
+
+
+def parsed(text: str) -> AnyConfig:
+    """Raises codec.DecodeError."""
+    if codec.has_key(text, "script"):
+        return codec.from_json(ScriptRunConfig, text)
+    return codec.from_json(RunConfig, text)
+
+
+def _text(path: str) -> str:
     with open(path, encoding="utf-8") as file:
-        return codec.from_json(RunConfig, file.read())
+        return file.read()

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .config import DataConfig, OptimizerConfig, RunConfig, SegmentConfig, TrainingConfig
+from .config import (
+    AnyConfig,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScriptRunConfig,
+    SegmentConfig,
+    TrainingConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ def total_tokens(run: RunConfig) -> int:
     return segments(run)[-1].consumed(run.training.steps).tokens
 
 
-def boundaries(run: RunConfig) -> tuple[int, ...]:
-    """Steps after which another segment begins."""
+def boundaries(run: AnyConfig) -> tuple[int, ...]:
+    """Steps after which another segment begins. A script's steps are all alike."""
+    if isinstance(run, ScriptRunConfig):
+        return ()
     return tuple(segment.end for segment, _ in pairwise(segments(run)))
 
 

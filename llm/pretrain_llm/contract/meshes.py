@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from .config import RunConfig, TrainingConfig
+from .config import AnyConfig, RunConfig, ScriptRunConfig, TrainingConfig
 from .curriculum import segments
 
 # Tokens of a block of FlexAttention's masks, which are cut between blocks alone. Source: torch
@@ -61,10 +61,12 @@ def on_ranks(run: RunConfig, world_size: int) -> RunConfig:
     return on_nodes(run, nodes) or run
 
 
-def fewer_nodes(run: RunConfig) -> tuple[int, ...]:
-    """The numbers of nodes that the run may shrink to, largest first."""
+def fewer_nodes(run: AnyConfig) -> tuple[int, ...]:
+    """The numbers of nodes that the run may shrink to, largest first. A script has no mesh."""
     fewest = run.nodes.min or run.nodes.count
     counts = range(run.nodes.count - 1, fewest - 1, -1)
+    if isinstance(run, ScriptRunConfig):
+        return tuple(counts)
     return tuple(
         nodes for nodes in counts if all(_local_batch_sizes(run, data_parallel_ranks(run, nodes)))
     )

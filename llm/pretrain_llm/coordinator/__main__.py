@@ -49,7 +49,7 @@ def main() -> int:
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        run = config.load(os.environ.get(environment.CONFIG, environment.CONFIG_PATH))
+        run = config.load_any(os.environ.get(environment.CONFIG, environment.CONFIG_PATH))
         attempt = int(os.environ[environment.ATTEMPT])
     except (OSError, codec.DecodeError, KeyError, ValueError) as error:
         print(f"configuration: {type(error).__name__}: {error}", file=sys.stderr)
@@ -66,7 +66,7 @@ def main() -> int:
         shrink_after_seconds=options.shrink_after_seconds,
         boundaries=curriculum.boundaries(run),
     )
-    identity = Identity(run.run, attempt, run.training.steps, uuid.uuid4().hex)
+    identity = Identity(run.run, attempt, run.total_steps, uuid.uuid4().hex)
     from .store import RoundStore  # imports torch, which takes seconds: not before a wrong start
 
     devices = run.nodes.count * run.nodes.devices_per_node

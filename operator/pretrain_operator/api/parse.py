@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .run import Run
-from .spec import RunSpec
+from .spec import AnySpec, RunSpec, ScriptSpec
 from .status import RunStatus
 
 _SHOWN_CHARACTERS = 80
@@ -36,7 +36,7 @@ def run_from_object(body: Mapping[str, Any]) -> Run:
     )
 
 
-def _spec(document: Any) -> tuple[RunSpec | None, str | None]:
+def _spec(document: Any) -> tuple[AnySpec | None, str | None]:
     """What is no JSON, as a date in a YAML file, is wrong somewhere, and told as it is."""
     try:
         text = json.dumps(document)
@@ -46,13 +46,15 @@ def _spec(document: Any) -> tuple[RunSpec | None, str | None]:
 
 
 @lru_cache(maxsize=4096)  # it is the same in every pass of a run
-def _known(text: str) -> tuple[RunSpec | None, str | None]:
+def _known(text: str) -> tuple[AnySpec | None, str | None]:
     return _validated(json.loads(text))
 
 
-def _validated(document: Any) -> tuple[RunSpec | None, str | None]:
+def _validated(document: Any) -> tuple[AnySpec | None, str | None]:
+    is_script = isinstance(document, Mapping) and document.get("script") is not None
+    kind = ScriptSpec if is_script else RunSpec
     try:
-        return RunSpec.model_validate(document), None
+        return kind.model_validate(document), None
     except ValidationError as error:
         return None, _message(error)
 

@@ -42,6 +42,14 @@ def cut_evenly(length: str) -> str:
     )
 
 
+# A run has started once it has an attempt or an artifact; self.status is then oldSelf.status.
+STARTED = (
+    "has(oldSelf.status)"
+    " && (has(oldSelf.status.attempt) && oldSelf.status.attempt > 0"
+    " || has(oldSelf.status.artifacts) && size(oldSelf.status.artifacts) > 0)"
+)
+
+
 def unique(items: str) -> str:
     return f"{items}.all(a, {items}.exists_one(b, a.name == b.name))"
 

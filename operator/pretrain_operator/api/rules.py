@@ -3,7 +3,7 @@
 Schema bounds are in `spec`; these are the rules that span fields. Each message names the field, the
 value found and the remedy. `config` checks the same rules in Python, for an API server with an
 older CRD; a test evaluates both sides on the same rows, so that they cannot drift apart.
-Transition rules are the API server's alone: only it knows the old object.
+What an edit may change is the API server's alone: see `transition_rules`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pretrain_llm.contract.config import (
 from pretrain_llm.contract.meshes import CONTEXT_BLOCK
 
 from .curriculum_rules import CURRICULUM, LAST_LENGTH
-from .rule import INDICES, MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
+from .rule import MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
+from .script_rules import ENGINE, SCRIPT, unless_script
+from .transition_rules import TRANSITIONS
 
 _GIVEN_RANKS = f"{MODEL_RANKS} * self.parallelism.dataParallelReplicate"
 _BATCH_UNIT = (
@@ -390,122 +392,5 @@ IDENTITY = (
     ),
 )
 
-# A run has started once it has an attempt or an artifact; self.status is then oldSelf.status.
-_STARTED = (
-    "has(oldSelf.status)"
-    " && (has(oldSelf.status.attempt) && oldSelf.status.attempt > 0"
-    " || has(oldSelf.status.artifacts) && size(oldSelf.status.artifacts) > 0)"
-)
-_TRAINED = (
-    "has(oldSelf.status) && has(oldSelf.status.artifacts)"
-    " && oldSelf.status.artifacts.exists(a, a.stage == 'Training')"
-)
-
-
-_STEP = (
-    "(has(oldSelf.status) && has(oldSelf.status.training) && has(oldSelf.status.training.step)"
-    " ? oldSelf.status.training.step : 0)"
-)
-
-
-def _begun(run: str) -> str:
-    return f"{run}.spec.training.curriculum.filter(s, s.fromStep <= {_STEP})"
-
-
-def _same(path: str) -> str:
-    """CEL: a field below spec, which may be absent, is as it was."""
-    if "." not in path:
-        return f"self.spec.{path} == oldSelf.spec.{path}"
-    new, old = f"self.spec.{path}", f"oldSelf.spec.{path}"
-    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
-
-
-def _frozen(name: str, *paths: str) -> Rule:
-    return Rule(
-        name,
-        "",
-        f"!({_STARTED}) || ({' && '.join(_same(path) for path in paths)})",
-        f"{', '.join(f'spec.{path}' for path in paths)}: one was changed, but the run has started"
-        " (attempt %s); change it back, or create another run under a new name",
-        ("has(self.status) && has(self.status.attempt) ? self.status.attempt : 0",),
-    )
-
-
-def _grows(path: str) -> str:
-    new, old = f"self.spec.{path}", f"oldSelf.spec.{path}"
-    return f"has({new}) == has({old}) && (!has({new}) || {new} >= {old})"
-
-
-_ENTRY_FIELDS = ("name", "method", "steps", "batchSize", "learningRate")
-_OPTIONAL_ENTRY_FIELDS = ("maxLength", "datasetPath")
-
-
-def _same_in_entry(name: str) -> str:
-    new, old = (f"{spec}.postTraining[i].{name}" for spec in ("self.spec", "oldSelf.spec"))
-    if name not in _OPTIONAL_ENTRY_FIELDS:
-        return f"{new} == {old}"
-    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
-
-
-_SAME_ENTRY = " && ".join(map(_same_in_entry, _ENTRY_FIELDS + _OPTIONAL_ENTRY_FIELDS))
-
-# Frozen is what is trained. How it is trained (nodes, mesh, batch of a rank, recomputation) may
-# change: checkpoints are resharded, and the order of samples does not depend on the world.
-TRANSITIONS = (
-    _frozen("started-storage", "storage.claimName"),
-    _frozen("started-model", "model", "tokenizer"),
-    _frozen("started-data", "data.sources", "data.heldOutFraction"),
-    _frozen(
-        "started-batches",
-        "training.sequenceLength",
-        "training.globalBatchSize",
-        "training.seed",
-    ),
-    _frozen(
-        "started-optimiser",
-        "training.optimizer",
-        "training.schedule",
-        "training.gradientClipNorm",
-        "training.zLossWeight",
-        "training.skipStep",
-        "training.precision",
-    ),
-    Rule(
-        "started-curriculum",
-        "",
-        f"!({_STARTED}) || {_begun('self')} == {_begun('oldSelf')}",
-        "spec.training.curriculum: a segment that has begun was changed (step %s); change it back,"
-        " let new ones begin later, or create another run under a new name",
-        (_STEP,),
-    ),
-    _frozen("started-device", "nodes.deviceResource"),
-    _frozen("started-export", "export.dtype"),
-    Rule(
-        "started-length-grows",
-        "",
-        f"!({_STARTED}) || ({_grows('training.steps')} && {_grows('training.tokens')})",
-        "spec.training.steps or tokens shrank or changed its unit, but the run has started;"
-        " only raise it, or create another run under a new name",
-    ),
-    Rule(
-        "trained-length-stays",
-        "",
-        f"!({_TRAINED}) || ({_same('training.steps')} && {_same('training.tokens')})",
-        "spec.training.steps or tokens was changed, but training has ended;"
-        " change it back, or create another run under a new name",
-    ),
-    Rule(
-        "finished-post-training-stays",
-        "",
-        "!has(oldSelf.status) || !has(oldSelf.status.artifacts)"
-        f" || [{INDICES}].all(i,"
-        " i >= size(oldSelf.status.artifacts.filter(a, a.stage == 'PostTraining'))"
-        " || i < size(self.spec.postTraining) && i < size(oldSelf.spec.postTraining)"
-        f" && {_SAME_ENTRY})",
-        "spec.postTraining changed an entry that has finished: %s;"
-        " keep finished ones first and unchanged, and add new ones after them",
-        ("self.status.artifacts.filter(a, a.stage == 'PostTraining').size()",),
-    ),
-)
-
-RULES = SHAPES + MESH + CURRICULUM + LATER_STAGES + IDENTITY + TRANSITIONS
+_OF_MODELS = SHAPES + MESH + CURRICULUM + LATER_STAGES + TRANSITIONS
+RULES = (*map(unless_script, _OF_MODELS), *IDENTITY, *ENGINE, *SCRIPT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import RunSpec
+from .spec import AnySpec
 from .status import RunStatus
 
 
@@ -16,7 +16,7 @@ class Run:
     namespace: str
     uid: str
     generation: int
-    spec: RunSpec | None
+    spec: AnySpec | None
     spec_error: str | None
     status: RunStatus
     deleting: bool = False

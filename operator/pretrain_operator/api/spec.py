@@ -13,7 +13,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pretrain_llm.contract.config import ARCHITECTURES, DEFAULT_ROPE_THETA
 
 from .base import MAX_STEPS, ApiModel, Name
+from .recovery import Recovery
 from .schedule import Schedule, Segment
+from .script import Script
 
 Architecture = Literal[ARCHITECTURES]  # type: ignore[valid-type]  # one row a model file
 StageName = Annotated[
@@ -331,100 +333,6 @@ class Checkpoint(ApiModel):
     )
 
 
-class Stall(ApiModel):
-    """When a round that makes no step is broken. Holds from the next attempt on."""
-
-    factor: float = Field(
-        10.0, ge=2, le=1000, description="A step may take this many times the median step."
-    )
-    floor_seconds: int = Field(8, ge=1, le=86_400, description="It may always take this long.")
-    quiet_seconds: int = Field(
-        1800,
-        ge=10,
-        le=86_400,
-        description="Limit where no steps are expected: workers start, save, or close at the end.",
-    )
-
-
-class LossRecovery(ApiModel):
-    """What a loss or gradient that is not finite, or a spike of the loss, leads to: the run goes
-    back to before it and skips the batches. Holds from the next attempt on.
-    """
-
-    spike_factor: float | None = Field(
-        None,
-        ge=2,
-        le=1000,
-        description="Spikes are looked for where it is set, for example to 7: a loss above median +"
-        " factor x 1.4826 x MAD of the window before it.",
-    )
-    window_steps: int = Field(100, ge=4, le=10_000, description="Steps that a spike stands out of.")
-    spike_steps: int = Field(
-        10, ge=1, le=1000, description="A spike lasts so many steps; shorter ones pass."
-    )
-    skip_steps: int = Field(
-        100,
-        ge=1,
-        le=100_000,
-        description="Batches skipped: those up to the step that showed it, from the step where it"
-        " began on at least, but none that an earlier checkpoint has trained.",
-    )
-    max_rollbacks: int = Field(3, ge=0, le=100, description="Of the whole run; then it stops.")
-
-
-class Stragglers(ApiModel):
-    """Ranks that compute slower than the others. Not measured where training.compile is set.
-    zScore and windowSteps hold from the next attempt on.
-    """
-
-    z_score: float = Field(
-        4.0,
-        ge=2,
-        le=100,
-        description="Robust sigmas (1.4826 x MAD, at least 5 %) above the ranks' median.",
-    )
-    window_steps: int = Field(50, ge=20, le=10_000, description="Steps of a rank's median.")
-    action: Literal["Report", "Replace"] = Field(
-        "Report",
-        description="Replace: the run leaves the slowest rank's node, as one that faults blame.",
-    )
-
-
-class Recovery(ApiModel):
-    """Faults in a row that are borne. Progress past the last fault resets the counts."""
-
-    max_infrastructure_faults: int = Field(
-        20, ge=0, le=100_000, description="Lost nodes, pods, devices, without progress between."
-    )
-    max_application_faults: int = Field(
-        3, ge=0, le=100_000, description="Errors of the program itself, without progress between."
-    )
-    exclude_node_after: int = Field(
-        3,
-        ge=0,
-        le=1000,
-        description=(
-            "Faults of one node after which the run leaves it for a time; broken hardware counts"
-            " at once. 0: it never does."
-        ),
-    )
-    shrink_after_seconds: int = Field(
-        120,
-        ge=0,
-        le=86_400,
-        description="Wait for missing nodes, from when the last has come, before the run goes on"
-        " with fewer (nodes.min). Holds from the next attempt on.",
-    )
-    stall: Stall = Field(Stall(), description="Hangs: no step comes, and nothing has ended.")
-    stragglers: Stragglers = Field(Stragglers(), description="Ranks slower than the others.")
-    loss: LossRecovery = Field(LossRecovery(), description="A loss that goes wrong.")
-    fault_injection: bool = Field(
-        False,
-        description="Whether `pretrain faults inject` may break this run. A change of it is a new"
-        " attempt, which saves first.",
-    )
-
-
 class Export(ApiModel):
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Of weights.")
     template: PodTemplate = Field(PodTemplate(), description="Overrides for the stage's pod.")
@@ -466,13 +374,16 @@ class Serving(ApiModel):
     template: PodTemplate = Field(PodTemplate(), description="Overrides for the server's pods.")
 
 
-class RunSpec(ApiModel):
+class AnySpec(ApiModel):
+    """A run. Either `script`, or `model`, `tokenizer`, `data` and `training`."""
+
     suspend: bool = Field(False, description="Save, stop and free the devices until false again.")
     storage: Storage = Field(description="Where data, checkpoints and exports live.")
-    model: Model = Field(description="Shapes of the model.")
-    tokenizer: Tokenizer = Field(description="Train one, or load one.")
-    data: Data = Field(description="Text to train on.")
-    training: Training = Field(description="How to train.")
+    script: Script | None = Field(None, description="Run a program of your own as the workers.")
+    model: Model | None = Field(None, description="Shapes of the model.")
+    tokenizer: Tokenizer | None = Field(None, description="Train one, or load one.")
+    data: Data | None = Field(None, description="Text to train on.")
+    training: Training | None = Field(None, description="How to train.")
     nodes: Nodes = Field(description="What to train on.")
     parallelism: Parallelism = Field(Parallelism(), description="How the model is spread.")
     checkpoint: Checkpoint = Field(Checkpoint(), description="When to save, what to keep.")
@@ -480,3 +391,18 @@ class RunSpec(ApiModel):
     export: Export = Field(Export(), description="The Hugging Face directory.")
     post_training: tuple[PostTraining, ...] = Field((), max_length=16, description="In this order.")
     serving: Serving | None = Field(None, description="Serve with vLLM; left out: do not.")
+
+
+class RunSpec(AnySpec):
+    """A run that torchtitan trains."""
+
+    model: Model
+    tokenizer: Tokenizer
+    data: Data
+    training: Training
+
+
+class ScriptSpec(AnySpec):
+    """A run of a program of the user's."""
+
+    script: Script

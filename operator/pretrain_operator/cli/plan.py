@@ -19,10 +19,22 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner import DEVICES, Assumptions, RecipeError, RunPlan, plan_run, recipe
+from ..api.spec import RunSpec, ScriptSpec
+from ..planner import (
+    DEVICES,
+    Assumptions,
+    Recipe,
+    RecipeError,
+    RunPlan,
+    plan_run,
+    plan_script,
+    recipe,
+)
 from ..planner.document import document, fragment
 from ..planner.meshes import Suggestion
+from ..planner.script_plan import script_document
 from ..planner.shrinking import SmallerRun
+from .plan_script import script_view
 from .render import amount, duration
 
 if TYPE_CHECKING:
@@ -51,6 +63,9 @@ def register(commands: Commands) -> None:
         one.add_argument(
             option, dest=name, type=float, default=default, help=f"{meaning} ({shown})"
         )
+    one.add_argument(
+        "--step-seconds", type=float, metavar="S", help="of a script: how long a step takes"
+    )
     one.set_defaults(offline=plan)
 
 
@@ -68,15 +83,37 @@ _NUMBERS = (
 def plan(options: argparse.Namespace) -> int:
     try:
         read = recipe(_text(options.filename))
-        result = plan_run(read.spec, _assumptions(options), suggest=options.suggest)
+        if isinstance(read.spec, ScriptSpec):
+            return _plan_script(read.name, read.spec, options)
+        return _plan_run(read, options)
     except (OSError, RecipeError, ValueError) as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
+
+
+def _plan_run(read: Recipe, options: argparse.Namespace) -> int:
+    assert isinstance(read.spec, RunSpec)
+    if options.step_seconds is not None:
+        raise ValueError("--step-seconds is for scripts; of a model it follows from --mfu")
+    result = plan_run(read.spec, _assumptions(options), suggest=options.suggest)
     if options.output == "json":
         print(json.dumps(document(read.name, result), indent=2))
     else:
         Console().print(plan_view(read.name, result, suggest=options.suggest))
     return 1 if result.problems else 0
+
+
+def _plan_script(name: str, spec: ScriptSpec, options: argparse.Namespace) -> int:
+    if options.suggest:
+        raise ValueError(
+            "--suggest: a script spreads its model itself, so there is no mesh to find"
+        )
+    result = plan_script(spec, _assumptions(options), options.step_seconds)
+    if options.output == "json":
+        print(json.dumps(script_document(name, result), indent=2))
+    else:
+        Console().print(script_view(name, result))
+    return 0
 
 
 def _text(filename: str) -> str:

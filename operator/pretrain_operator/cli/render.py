@@ -101,6 +101,9 @@ def _stages(run: KubernetesObject, status: RunStatus, now: float) -> Table:
 
 
 def _wanted_stages(spec: KubernetesObject) -> Iterator[tuple[str, str | None]]:
+    if spec.get("script"):
+        yield "Training", None
+        return
     yield from (("Data", None), ("Training", None), ("Export", None))
     yield from (("PostTraining", stage["name"]) for stage in spec.get("postTraining", ()))
     if spec.get("serving"):

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pydantic.main import IncEx
 
 from pretrain_llm.contract import codec
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig
 
 from .. import names
-from ..api.spec import PodTemplate, RunSpec
+from ..api.spec import AnySpec, PodTemplate
 from ..observed import Run
 from .metadata import Object, child, digest, stamped
 
@@ -20,17 +20,17 @@ CONFIG_KEY = "run.json"
 
 
 @lru_cache(maxsize=4096)  # it is the same in every pass of a run
-def _rendered(config: RunConfig) -> tuple[str, str]:
+def _rendered(config: AnyConfig) -> tuple[str, str]:
     """run.json and its digest."""
     text = codec.to_json(config)
     return text, digest(text)
 
 
-def config_map_name(run: Run, config: RunConfig) -> str:
+def config_map_name(run: Run, config: AnyConfig) -> str:
     return names.config_map(run.name, _rendered(config)[1])
 
 
-def config_map(run: Run, config: RunConfig) -> Object:
+def config_map(run: Run, config: AnyConfig) -> Object:
     return stamped(
         child(
             run,
@@ -65,19 +65,19 @@ _TRAINING_ONLY: Mapping[str, IncEx | bool] = {
 }
 
 
-def training_digest(spec: RunSpec, retries: int) -> str:
+def training_digest(spec: AnySpec, retries: int) -> str:
     """Of what the run itself says of training: another one is another attempt."""
     more = '["faultInjection"]' if spec.recovery.fault_injection else "[]"
     return _digest(spec, False, spec.nodes.template, retries, more)
 
 
-def stage_digest(spec: RunSpec, own: PodTemplate, retries: int, *more: object) -> str:
+def stage_digest(spec: AnySpec, own: PodTemplate, retries: int, *more: object) -> str:
     """Of what the run itself says of another stage: a change of it makes the Job anew."""
     return _digest(spec, True, own, retries, json.dumps(more))
 
 
 @lru_cache(maxsize=4096)
-def _digest(spec: RunSpec, of_other_stage: bool, own: PodTemplate, retries: int, more: str) -> str:
+def _digest(spec: AnySpec, of_other_stage: bool, own: PodTemplate, retries: int, more: str) -> str:
     """Defaults are left out: a field that a newer operator knows, and nobody has set, is no
     change. `more`: a JSON array.
     """

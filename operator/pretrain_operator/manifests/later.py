@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_llm.contract import environment, exit_codes
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig
 
 from .. import names
 from ..api.spec import Nodes, PodTemplate
@@ -31,7 +31,7 @@ class StageJob:
     module: str
     own: PodTemplate
     field: str  # of the spec that has `own`
-    config: RunConfig  # as the stage reads it
+    config: AnyConfig  # as the stage reads it
     inputs: str  # digest of what the run says of it
     stage_name: str | None = None
     source: str | None = None  # folder of the artifact that it starts from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pretrain_llm.contract import environment
 
 from .. import names
-from ..api.spec import PodTemplate, Resources, RunSpec, Serving
+from ..api.spec import AnySpec, PodTemplate, Resources, Serving
 from ..curriculum import last_length
 from ..observed import KubernetesObject, Run
 from ..settings import Settings
@@ -106,6 +106,7 @@ def _server(
 
 def _command(run: Run, settings: Settings, serving: Serving, path: str) -> list[str]:
     assert run.spec is not None
+    assert run.spec.training is not None  # a script is not served
     length = serving.max_model_length or last_length(run.spec.training)
     options = {
         "model": path,
@@ -131,6 +132,6 @@ def _check(server: Container, path: str) -> Object:
     return {**main_container(container, name="check"), "securityContext": CONTAINER_SECURITY}
 
 
-def _devices(spec: RunSpec, serving: Serving) -> dict[str, str]:
+def _devices(spec: AnySpec, serving: Serving) -> dict[str, str]:
     resource = spec.nodes.device_resource
     return {resource: str(serving.devices)} if resource and serving.devices else {}

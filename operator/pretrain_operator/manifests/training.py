@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pretrain_llm.contract import environment, exit_codes
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import AnyConfig
 
 from .. import names
-from ..api.spec import MemoryCheckpoint, Nodes, PodTemplate, RunSpec
+from ..api.spec import AnySpec, MemoryCheckpoint, Nodes, PodTemplate, ScriptSpec
 from ..observed import Run
 from ..settings import Settings
 from . import templates
@@ -38,7 +38,7 @@ def training_service(run: Run) -> Object:
     return _headless_service(run, names.training_service(run.name), COMPONENT, [])
 
 
-def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -> Object:
+def coordinator(run: Run, config: AnyConfig, settings: Settings, attempt: int) -> Object:
     assert run.spec is not None
     template = templates.coordinator(settings, _template(run.spec, settings))
     container = Container(
@@ -91,7 +91,7 @@ def coordinator(run: Run, config: RunConfig, settings: Settings, attempt: int) -
 
 def training_job(
     run: Run,
-    config: RunConfig,
+    config: AnyConfig,
     settings: Settings,
     *,
     attempt: int,
@@ -151,7 +151,7 @@ def training_job(
     return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
 
 
-def _recovery(spec: RunSpec) -> list[str]:
+def _recovery(spec: AnySpec) -> list[str]:
     recovery = spec.recovery
     stall, loss, stragglers = recovery.stall, recovery.loss, recovery.stragglers
     elastic = [f"--shrink-after-seconds={recovery.shrink_after_seconds}"]
@@ -164,13 +164,14 @@ def _recovery(spec: RunSpec) -> list[str]:
         f"--spike-window-steps={loss.window_steps}",
         f"--spike-steps={loss.spike_steps}",
         f"--skip-steps={loss.skip_steps}",
-        f"--max-rollbacks={loss.max_rollbacks}",
+        # Nobody but a script could skip its batches.
+        f"--max-rollbacks={0 if isinstance(spec, ScriptSpec) else loss.max_rollbacks}",
         f"--straggler-z-score={stragglers.z_score:g}",
         f"--straggler-window-steps={stragglers.window_steps}",
     ]
 
 
-def _template(spec: RunSpec, settings: Settings) -> PodTemplate:
+def _template(spec: AnySpec, settings: Settings) -> PodTemplate:
     return templates.merged(settings, "training", spec.nodes.template, "spec.nodes.template")
 
 
@@ -244,8 +245,8 @@ def _agent_env(run: Run, settings: Settings, attempt: int) -> list[Object]:
     ]
 
 
-def _wandb_env(spec: RunSpec) -> list[Object]:
-    wandb = spec.training.wandb
+def _wandb_env(spec: AnySpec) -> list[Object]:
+    wandb = spec.training.wandb if spec.training else None
     if wandb is None or wandb.api_key_secret is None:
         return []
     reference = {"name": wandb.api_key_secret.name, "key": wandb.api_key_secret.key}

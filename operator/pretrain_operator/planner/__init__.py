@@ -5,6 +5,7 @@
 recipe        YAML -> spec, refused as the API server would
 families/     one file an architecture: weights, activations
 parameters    exact counts                   memory       bytes on the fullest device
+script_plan   what can be said of a script run
 compute       FLOPs and time                 reliability  checkpoints, interruptions, goodput
 meshes        the cheapest mesh that fits    advice       should you pre-train at all?
 
@@ -14,5 +15,16 @@ Formulas, sources and how they were validated: docs/planner.md.
 from .assumptions import DEVICES, Assumptions
 from .plan import RunPlan, plan_run
 from .recipe import Recipe, RecipeError, recipe
+from .script_plan import ScriptPlan, plan_script
 
-__all__ = ["DEVICES", "Assumptions", "Recipe", "RecipeError", "RunPlan", "plan_run", "recipe"]
+__all__ = [
+    "DEVICES",
+    "Assumptions",
+    "Recipe",
+    "RecipeError",
+    "RunPlan",
+    "ScriptPlan",
+    "plan_run",
+    "plan_script",
+    "recipe",
+]

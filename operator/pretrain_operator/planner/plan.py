@@ -8,9 +8,7 @@ from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.curriculum import total_tokens
 
 from ..api.spec import RunSpec
-from ..api.status import RunStatus
-from ..config import run_config
-from ..observed import Run
+from ..config import titan_config
 from ..spec_error import SpecError
 from .advice import Advice, advice
 from .assumptions import Assumptions
@@ -47,7 +45,7 @@ def plan_run(
 ) -> RunPlan:
     """Raises SpecError for the first rule that the spec breaks."""
     given = assumptions or Assumptions()
-    config = _resolved(spec)
+    config = titan_config("plan", spec)  # the name is checked where the recipe is read
     counts = parameters(config.model)
     compute = compute_plan(config, counts, given)
     memory = memory_plan(config, given)
@@ -73,20 +71,6 @@ def plan_run(
         suggestion=suggestion(config, compute, given) if suggest else None,
         segments=segment_plans(config, counts, given),
     )
-
-
-def _resolved(spec: RunSpec) -> RunConfig:
-    """By the rules of the operator; the name is checked where the recipe is read."""
-    run = Run(
-        name="plan",
-        namespace="",
-        uid="",
-        generation=0,
-        spec=spec,
-        spec_error=None,
-        status=RunStatus(),
-    )
-    return run_config(run)
 
 
 def _problems(

@@ -10,7 +10,7 @@ import yaml
 
 from .. import api, crd
 from ..api.parse import run_from_object
-from ..api.spec import RunSpec
+from ..api.spec import AnySpec
 from ..config import violations
 
 
@@ -21,7 +21,7 @@ class RecipeError(ValueError):
 @dataclass(frozen=True)
 class Recipe:
     name: str
-    spec: RunSpec
+    spec: AnySpec
 
 
 def recipe(text: str) -> Recipe:

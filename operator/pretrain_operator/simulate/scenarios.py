@@ -8,6 +8,7 @@ from typing import Any
 
 from ..api.spec import RunSpec
 from ..planner import Assumptions, Recipe, plan_run
+from ..spec_error import SpecError
 from . import trace
 from .durations import SOURCES, Durations
 from .trace import Fault
@@ -103,15 +104,19 @@ def scout() -> Scenario:
 
 
 def of_recipe(recipe: Recipe, assumptions: Assumptions | None = None) -> Scenario:
-    """Raises SpecError for the first rule that the spec breaks."""
-    planned = plan_run(recipe.spec, assumptions)
-    found, nodes = planned.reliability, recipe.spec.nodes.count
+    """Raises SpecError for the first rule that the spec breaks, and where it runs a script."""
+    spec = recipe.spec
+    if not isinstance(spec, RunSpec):
+        remedy = "its step time and what its saves cost are not known; simulate a run of a model"
+        raise SpecError("simulated-model", "spec.script", "is set", remedy)
+    planned = plan_run(spec, assumptions)
+    found, nodes = planned.reliability, spec.nodes.count
     # A run that takes ten times as long as it should does not end.
     horizon = 10 * planned.compute.training_seconds + _SECONDS_PER_DAY
     return Scenario(
         name=recipe.name,
         title=f"{recipe.name}: {nodes} nodes, faults by the planner's rate and Meta's classes",
-        spec=recipe.spec.model_copy(update={"suspend": False}),  # it would wait for ever
+        spec=spec.model_copy(update={"suspend": False}),  # it would wait for ever
         durations=Durations(
             step_seconds=planned.compute.step_seconds,
             checkpoint_steps=found.interval_steps,
