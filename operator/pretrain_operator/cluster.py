@@ -182,9 +182,11 @@ class Cluster:
                 return ObjectList(tuple(found), page["metadata"]["resourceVersion"])
             query["continue"] = following
 
-    async def apply(self, body: KubernetesObject) -> dict[str, Any]:
+    async def apply(
+        self, body: KubernetesObject, *, manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
         """Server-side apply: makes the object, or makes the fields that `body` names ours."""
-        return await self._apply(body)
+        return await self._apply(body, manager=manager)
 
     async def replace_status(self, body: KubernetesObject) -> dict[str, Any]:
         """Writes body's status; a conflict if it is not of the newest resourceVersion."""
@@ -197,14 +199,16 @@ class Cluster:
         """Server-side apply of the status fields that `body` names; a uid in it is a condition."""
         return await self._apply(body, "status")
 
-    async def _apply(self, body: KubernetesObject, subresource: str = "") -> dict[str, Any]:
+    async def _apply(
+        self, body: KubernetesObject, subresource: str = "", manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
         metadata = body["metadata"]
         resource = RESOURCES[body["kind"]]
         return await self._call(
             "PATCH",
             body["kind"],
             resource.path(metadata.get("namespace"), metadata["name"], subresource),
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": manager, "force": "true"},
             body=body,
             content_type="application/apply-patch+yaml",
             verb="apply",

@@ -8,6 +8,9 @@ from __future__ import annotations
 RUN_LABEL = "pretrain.dev/run"
 COMPONENT_LABEL = "pretrain.dev/component"
 ATTEMPT_LABEL = "pretrain.dev/attempt"
+# On runs that `pretrain sweep` made: the sweep's name, and the values by path, as JSON.
+SWEEP_LABEL = "pretrain.dev/sweep"
+SWEEP_VALUES_ANNOTATION = "pretrain.dev/sweep-values"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "pretrain-operator"
 

@@ -24,6 +24,7 @@ from .faults import register as register_faults
 from .plan import register as register_plan
 from .render import json_view, run_status, summary, view
 from .simulate import register as register_simulate
+from .sweep import register as register_sweep
 
 _WATCH_SECONDS = 2.0
 _STAGES = ("data", "coordinator", "training", "export", "postTraining", "serving")
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(options: argparse.Namespace) -> int:
     cluster = await Cluster.connect(kubeconfig=options.kubeconfig, context=options.context)
     async with cluster:
-        if options.namespace is None:
+        options.is_namespace_given = options.namespace is not None
+        if not options.is_namespace_given:
             options.namespace = await default_namespace(options.kubeconfig, options.context)
         result: int = await options.command(cluster, options)
         return result
@@ -191,11 +193,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("-n", "--namespace", help="default: the context's")
+    place.add_argument("--kubeconfig", help="default: $KUBECONFIG, else ~/.kube/config")
+    place.add_argument("--context", help="of the kubeconfig")
+    common = argparse.ArgumentParser(add_help=False, parents=[place])
     common.add_argument("run", metavar="RUN", help="name of the PretrainRun")
-    common.add_argument("-n", "--namespace", help="default: the context's")
-    common.add_argument("--kubeconfig", help="default: $KUBECONFIG, else ~/.kube/config")
-    common.add_argument("--context", help="of the kubeconfig")
     parser = argparse.ArgumentParser(prog="pretrain", description="Look at a run, and talk to it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -218,4 +221,5 @@ def _parser() -> argparse.ArgumentParser:
     register_faults(commands, common, _get_run)
     register_plan(commands)
     register_simulate(commands)
+    register_sweep(commands, place)
     return parser

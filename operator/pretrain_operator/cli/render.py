@@ -46,6 +46,12 @@ def summary(status: RunStatus) -> Condition | None:
     return condition(status, SUCCEEDED)
 
 
+def run_state(run: KubernetesObject) -> str:
+    """The state in a word."""
+    found = summary(run_status(run))
+    return found.reason if found else PENDING
+
+
 def duration(seconds: float | None) -> str:
     """3.2s, 1m 05s, 2h 03m, 4d 07h."""
     if seconds is None:
@@ -216,10 +222,9 @@ def _troubles(status: RunStatus) -> Iterator[RenderableType]:
 
 def json_view(run: KubernetesObject) -> dict[str, Any]:
     """For `-o json`: the state in a word, then the status as the API has it."""
-    found = summary(run_status(run))
     return {
         "name": run["metadata"]["name"],
         "namespace": run["metadata"]["namespace"],
-        "state": found.reason if found else PENDING,
+        "state": run_state(run),
         "status": run.get("status") or {},
     }

@@ -5,6 +5,7 @@
 recipe        YAML -> spec, refused as the API server would
 families/     one file an architecture: weights, activations
 parameters    exact counts                   memory       bytes on the fullest device
+sweep         a grid of runs from one recipe
 script_plan   what can be said of a script run
 compute       FLOPs and time                 reliability  checkpoints, interruptions, goodput
 meshes        the cheapest mesh that fits    advice       should you pre-train at all?

@@ -26,7 +26,8 @@ class Recipe:
 
 def recipe(text: str) -> Recipe:
     """The one PretrainRun of a manifest; other objects in it are left alone. Raises RecipeError."""
-    body = _pretrain_run(text)
+    written = manifest(text)
+    body = {**written, "metadata": {"name": written["metadata"]["name"]}, "status": None}
     unknown = [
         f"{path} is no field of a PretrainRun; docs/api.md lists them" for path in _unknown(body)
     ]
@@ -39,7 +40,11 @@ def recipe(text: str) -> Recipe:
     return Recipe(run.name, run.spec)
 
 
-def _pretrain_run(text: str) -> Mapping[str, Any]:
+def manifest(text: str) -> Mapping[str, Any]:
+    """The one PretrainRun as it is written; only its kind, version and name are looked at.
+
+    Raises RecipeError.
+    """
     try:
         documents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
@@ -49,12 +54,13 @@ def _pretrain_run(text: str) -> Mapping[str, Any]:
         raise RecipeError(f"{len(runs)} objects of kind {api.KIND}; give a manifest with one")
     body = runs[0]
     if body.get("apiVersion") != api.API_VERSION:
-        found = body.get("apiVersion")
-        raise RecipeError(f"apiVersion {found}: this version plans {api.API_VERSION}; change it")
+        version = body.get("apiVersion")
+        raise RecipeError(f"apiVersion {version}: this version plans {api.API_VERSION}; change it")
     metadata = body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise RecipeError("metadata.name is missing; name the run")
-    return {**body, "metadata": {"name": metadata["name"]}, "status": None}
+    found: Mapping[str, Any] = body
+    return found
 
 
 def _unknown(body: Mapping[str, Any]) -> Iterator[str]:
