@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ def root_schema() -> Schema:
             {"rule": rule.rule, "messageExpression": rule.message_expression, "message": rule.name}
         )
     return root
+
+
+@cache
+def spec_schema() -> Schema:
+    """Of `spec` alone. Shared: to be read only."""
+    schema: Schema = root_schema()["properties"]["spec"]
+    return schema
 
 
 def _model_schema(model: type[AnySpec | RunStatus], *, defaults: bool) -> Schema:

@@ -65,7 +65,7 @@ def manifest(text: str) -> Mapping[str, Any]:
 
 def _unknown(body: Mapping[str, Any]) -> Iterator[str]:
     """kubectl refuses these; the API server alone would drop them without a word."""
-    yield from _unknown_fields(body.get("spec"), crd.root_schema()["properties"]["spec"], "spec")
+    yield from _unknown_fields(body.get("spec"), crd.spec_schema(), "spec")
 
 
 def _unknown_fields(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -156,7 +156,7 @@ def _parts(path: str) -> list[str | int]:
 
 def _is_legal(path: str) -> bool:
     """Whether the schema has a field there; what Kubernetes defines is not looked into."""
-    schema = crd.root_schema()["properties"]["spec"]
+    schema = crd.spec_schema()
     if not path or ".".join(m.group() for m in _PART.finditer(path)) != path:
         return False
     for part in _parts(path):
@@ -177,7 +177,7 @@ def _under(schema: Mapping[str, Any], part: str | int) -> Any:
 
 
 def _nearest(path: str) -> str:
-    known = list(_legal_paths(crd.root_schema()["properties"]["spec"], ""))
+    known = list(_legal_paths(crd.spec_schema(), ""))
     lowered = {legal.lower(): legal for legal in known}
     close = difflib.get_close_matches(path.lower(), lowered, n=1, cutoff=0.5)
     return f"; did you mean {lowered[close[0]]}?" if close else ""
