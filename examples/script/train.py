@@ -1,4 +1,4 @@
-"""A whole program of a script run: a small language model, DistributedDataParallel, any device.
+"""A whole program of a script run: a small language model, DistributedDataParallel, on CPU.
 
     torchrun --nproc-per-node=2 examples/script/train.py 100      by hand; nothing is saved
     kubectl apply -f examples/script/run.yaml                     in a run
