@@ -40,6 +40,11 @@ class DeletePod:
 
 
 @dataclass(frozen=True)
+class AwaitEnd:
+    """Until the pod's containers have ended."""
+
+
+@dataclass(frozen=True)
 class DeletePods:
     """All that a label selector finds, at once."""
 
@@ -89,6 +94,7 @@ class Command:
 Action = (
     InPod
     | DeletePod
+    | AwaitEnd
     | DeletePods
     | EvictPod
     | MarkPod
@@ -194,7 +200,7 @@ TABLE = (
     Kind(
         "pod-force-deleted",
         "`kubectl delete pod --force`, its processes killed with it",
-        (InPod("container-killed"), DeletePod(0)),
+        (InPod("container-killed"), AwaitEnd(), DeletePod(0)),
         "PodLost",
     ),
     Kind(

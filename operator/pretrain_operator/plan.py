@@ -10,6 +10,7 @@ from __future__ import annotations
 from . import (
     children,
     conditions,
+    disruptions,
     exclusion,
     goodput,
     progress,
@@ -60,6 +61,7 @@ def next_status(case: Case, settings: Settings) -> RunStatus:
         return status
     status = stages.with_finished(case, status)
     status = progress.with_progress(case, status)
+    status = disruptions.with_disruptions(case, status)
     judged = restarts.with_incidents(case, status)
     excluding = exclusion.with_exclusions(case, judged.status, settings.node_exclusion)
     must_move = exclusion.must_move(case, excluding, settings.node_exclusion)

@@ -17,7 +17,7 @@ from pretrain_llm.contract import exit_codes, symptoms
 from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import STALLED, Incident, Rollback, StatusDocument
 
-from . import conditions, faults, node_facts, pod_facts, record
+from . import conditions, disruptions, faults, node_facts, pod_facts, record
 from .api.status import (
     Budgets,
     IncidentStatus,
@@ -124,6 +124,7 @@ def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evi
     node = case.observed.nodes.get(incident.node or "")
     pod = case.observed.get("Pod", incident.agent) if incident.agent else None
     ended = pod_facts.termination(pod) if pod is not None else None
+    disruption, words = disruptions.disruption(case, incident.agent)
     return Evidence(
         kind=incident.evidence,
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
@@ -133,8 +134,8 @@ def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evi
         symptom=_symptom(first) if first else None,
         rollbacks_spent=rollback is not None and rollback.skipped is None,
         steps_since_start=_steps_since_start(incident, earlier[-1] if earlier else None),
-        disruption=pod_facts.disruption(pod) if pod is not None else None,
-        disruption_words=pod_facts.disruption_words(pod) if pod is not None else None,
+        disruption=disruption,
+        disruption_words=words,
         pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
         node_ready=_node_ready(case, incident.node),
         node_problem=node_facts.problem(node) if node is not None else None,

@@ -26,6 +26,7 @@ from .test_main_job import removed, started, variant
 
 IN_CI = ("xid-on-stderr", "nan-loss", "host-oom", "agent-killed")  # what takes 3 minutes
 CONTROL_NODE = "node-1"  # has the operator and the coordinator
+OTHER_NODES = ("node-2", "node-3")
 RECOVERED_SECONDS = 120.0
 API_SERVER_DOWN_SECONDS = 30.0
 BUDGET = 1000
@@ -117,9 +118,15 @@ class Struck:
         return wait_for(f"the run to be {state}", look, timeout_seconds=RECOVERED_SECONDS)
 
     def go_on(self) -> None:
-        """Any change of the spec."""
+        """Any change of the spec; returns when the operator has seen it."""
         self.edits += 1
         self.watch.patch({"recovery": {"maxApplicationFaults": BUDGET + self.edits}})
+
+        def look() -> bool | None:
+            summary = scenario.condition(self.watch.object(), "Succeeded")
+            return True if summary["status"] != "False" else None
+
+        wait_for("the run to go on", look, timeout_seconds=RECOVERED_SECONDS)
 
     def undo(self, said: list[str]) -> None:
         """What the command has told to do."""
@@ -132,6 +139,31 @@ class Struck:
         folder = self.cluster.directory
         command = f"-m tests.cluster {what} --name={self.cluster.name} --dir={folder}"
         return f"{sys.executable} {command}"
+
+    def gather_control(self) -> None:
+        """Operator and coordinator on one node: those of a new attempt may be anywhere."""
+        run = f"pretrain.dev/run={self.watch.name},pretrain.dev/component=coordinator"
+        self._move(scenario.SYSTEM_NAMESPACE, "app.kubernetes.io/name=pretrain-operator")
+        self._move(self.watch.namespace, run)
+
+    def _move(self, namespace: str, selector: str) -> None:
+        """To the control node, what is not there."""
+        kube = self.where.kube
+
+        def is_there() -> bool | None:
+            pods = kube.get("pods", "-n", namespace, "-l", selector)["items"]
+            live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+            nodes = [pod["spec"].get("nodeName") for pod in live if is_ready(pod)]
+            return nodes == [CONTROL_NODE] or None
+
+        if is_there():
+            return
+        kube.run("cordon", *OTHER_NODES)
+        try:
+            kube.run("delete", "pod", "-n", namespace, "-l", selector)
+            wait_for(f"{selector} on {CONTROL_NODE}", is_there, timeout_seconds=RECOVERED_SECONDS)
+        finally:
+            kube.run("uncordon", *OTHER_NODES)
 
     def node_apart(self) -> str:
         """Of a member, without operator and coordinator."""
@@ -147,6 +179,11 @@ class Struck:
                 self.until_whole()
 
 
+def is_ready(pod: scenario.Object) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
 def incidents(run: scenario.Object) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run["status"].get("incidents", [])
     return found
@@ -155,8 +192,7 @@ def incidents(run: scenario.Object) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def run(where: place.Place) -> Iterator[Struck]:
     """Operator and coordinator are on one node, so that the others can be struck."""
-    others = ("node-2", "node-3")
-    where.kube.run("cordon", *others)
+    where.kube.run("cordon", *OTHER_NODES)
     selector = "app.kubernetes.io/name=pretrain-operator"
     where.kube.run("delete", "pod", "-n", scenario.SYSTEM_NAMESPACE, "-l", selector)
     nodes = {**scenario.manifest(scenario.RECIPE)["spec"]["nodes"], **NODES}
@@ -168,7 +204,7 @@ def run(where: place.Place) -> Iterator[Struck]:
         return any(pod["spec"].get("nodeName") for pod in pods) or None
 
     wait_for("the coordinator's place", coordinator_placed, timeout_seconds=180)
-    where.kube.run("uncordon", *others)
+    where.kube.run("uncordon", *OTHER_NODES)
     struck = Struck(where, watch)
     watch.until_step(25)
     yield struck
@@ -232,6 +268,8 @@ def damage(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
 
 def cut_power(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
     """Without operator and coordinator on the node; the power comes back."""
+    run.gather_control()
+    run.until_whole()
     run.leave_control_node()
     before = run.until_whole()
     nodes = [agent.node for agent in run.members()][-kind.num_nodes :]
@@ -248,12 +286,16 @@ def cut_power(run: Struck, kind: injection.Kind, before: scenario.Object) -> Non
         expect(kind, run.incidents_after(before)[0])
 
 
-def reboot(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
+def reboot(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
+    run.gather_control()
+    before = run.until_whole()
     strike(run, kind, before, f"--command={run.cluster_command('node {action} {target}')}")
     run.cluster.await_ready()
 
 
-def part(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
+def part(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
+    run.gather_control()
+    before = run.until_whole()
     node = run.node_apart()
     command = run.cluster_command("node {action} {target}")
     run.inject(kind.name, f"--node={node}", f"--command={command}")

@@ -12,6 +12,7 @@ from .base import ApiModel
 
 MAX_INCIDENTS = 20
 MAX_EXCLUDED_NODES = 16  # of one run at once: more of them, and it is hardly the nodes
+MAX_DISRUPTIONS = 16
 MAX_ARTIFACTS = 32  # three stages and 16 of post-training, with room
 
 
@@ -208,6 +209,14 @@ class ExcludedNode(ApiModel):
     )
 
 
+class Disruption(ApiModel):
+    """Of a training pod that somebody takes away: its object goes before the fault is told."""
+
+    pod: str
+    reason: str = Field(description="Of its condition DisruptionTarget.")
+    message: str = ""
+
+
 class Budgets(ApiModel):
     """Faults charged since the last progress; totals never fall."""
 
@@ -267,6 +276,9 @@ class RunStatus(ApiModel):
     forgotten_incidents: IncidentTotals = IncidentTotals()
     excluded_nodes: tuple[ExcludedNode, ...] = Field(
         (), max_length=MAX_EXCLUDED_NODES, description="Nodes that faults led away from."
+    )
+    disruptions: tuple[Disruption, ...] = Field(
+        (), max_length=MAX_DISRUPTIONS, description="Newest, bounded."
     )
     artifacts: tuple[Artifact, ...] = Field((), max_length=MAX_ARTIFACTS)
     stages: tuple[StageTime, ...] = ()

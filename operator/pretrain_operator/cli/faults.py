@@ -24,7 +24,7 @@ from pretrain_llm.contract import codec, environment
 from pretrain_llm.contract import injection as in_pod
 from pretrain_llm.contract.status import StatusDocument
 
-from .. import api, injection, names
+from .. import api, injection, names, pod_facts
 from ..cluster import Cluster
 from ..injection import InjectionError, Kind, Target
 from ..manifests.pods import MAIN_CONTAINER
@@ -34,6 +34,8 @@ from ..times import timestamp
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_LOOK_SECONDS = 0.1
+_LOOKS = 300  # more than enough for a pod whose processes are killed
 Find = Callable[[Cluster, argparse.Namespace], Awaitable[KubernetesObject]]
 
 
@@ -159,6 +161,8 @@ async def _strike(
         case injection.DeletePod(grace_seconds):
             await cluster.delete("Pod", namespace, target.pod, grace_seconds=grace_seconds)
             print(f"deleted pod {target.pod}")
+        case injection.AwaitEnd():
+            await _await_end(cluster, namespace, target.pod)
         case injection.EvictPod():
             await cluster.evict(namespace, target.pod)
             print(f"evicted pod {target.pod}")
@@ -178,6 +182,15 @@ async def _strike(
         case injection.Command(verb, template):
             name = injection.filled(template, node=target.node)
             await _run_command(options.template, verb, name)
+
+
+async def _await_end(cluster: Cluster, namespace: str, name: str) -> None:
+    for _ in range(_LOOKS):
+        pod = await cluster.get("Pod", namespace, name)
+        if pod is None or not pod_facts.is_live(pod):
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise InjectionError(f"pod {name} has not ended within {_LOOKS * _LOOK_SECONDS:g} s")
 
 
 def _in_pod_command(kind: str, options: argparse.Namespace, target: Target) -> list[str]:
