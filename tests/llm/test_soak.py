@@ -113,7 +113,7 @@ def test_schedule_has_every_kind_before_any_comes_twice() -> None:
 
 
 def test_schedule_without_room_for_its_faults_says_so() -> None:
-    with pytest.raises(ValueError, match="give more steps"):
+    with pytest.raises(ValueError, match="12 faults need more than 40 steps"):
         schedule.schedule(1, 40, 12)
 
 

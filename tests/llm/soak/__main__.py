@@ -15,11 +15,12 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .outcome import Outcome, comparison, entry, table
-from .schedule import schedule
+from .schedule import Strike, schedule
 from .world import Tell, outcome, soak_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,7 +28,12 @@ REPORT = ROOT / "build" / "soak" / "report.json"
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        schedules = {s: schedule(s, options.steps, options.faults) for s in options.seeds}
+    except ValueError as error:
+        parser.error(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no agent is left behind
     started = time.monotonic()
 
@@ -37,20 +43,23 @@ def main() -> int:
     tell(f"{options.steps} steps without faults")
     with tempfile.TemporaryDirectory(prefix="soak-") as volume:
         plain = outcome(soak_run(Path(volume), options.steps, in_memory=False))
-    entries = [_soaked(seed, plain, options, tell) for seed in options.seeds]
+    soaked = [
+        _soaked(seed, plain, options.steps, strikes, tell) for seed, strikes in schedules.items()
+    ]
     seconds = round(time.monotonic() - started, 1)
-    _write({"steps": options.steps, "seconds": seconds, "runs": entries})
-    return int(any(told["differences"] for told in entries))
+    _write({"steps": options.steps, "seconds": seconds, "runs": soaked})
+    return int(any(told["differences"] for told in soaked))
 
 
-def _soaked(seed: int, plain: Outcome, options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+def _soaked(
+    seed: int, plain: Outcome, steps: int, strikes: Sequence[Strike], tell: Tell
+) -> dict[str, Any]:
     in_memory = seed % 2 == 0
-    strikes = schedule(seed, options.steps, options.faults)
-    tell(f"seed {seed}: {len(strikes)} faults over {options.steps} steps")
+    tell(f"seed {seed}: {len(strikes)} faults over {steps} steps")
     with tempfile.TemporaryDirectory(prefix="soak-") as volume:
-        run = soak_run(Path(volume), options.steps, in_memory=in_memory)
+        run = soak_run(Path(volume), steps, in_memory=in_memory)
         struck = outcome(run, strikes, tell)
-    samples = options.steps * run.training.global_batch_size
+    samples = steps * run.training.global_batch_size
     told = entry(seed, in_memory, strikes, struck, comparison(plain, struck, samples))
     print(table(told), flush=True)
     return told

@@ -63,7 +63,7 @@ def schedule(seed: int, steps: int, count: int, kinds: Sequence[str] = KINDS) ->
     """
     places = range(FIRST_STEP, steps - INTERVAL)
     if count > len(places):
-        raise ValueError(f"{count} faults need more steps than {steps}; give more steps")
+        raise ValueError(f"{count} faults need more than {steps} steps: --steps or fewer --faults")
     generator = random.Random(seed)
     rounds = -(-count // len(kinds))
     drawn = [kind for _ in range(rounds) for kind in generator.sample(kinds, len(kinds))][:count]
