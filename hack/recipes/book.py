@@ -85,9 +85,10 @@ def body(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 
 def entry(name: str, folder: Path = FOLDER) -> Entry:
     """Raises RecipeError or SpecError where the API server would refuse it, KeyError for a missing
-    annotation."""
+    annotation, ValueError for a script."""
     written, spec = body(name, folder), recipe(_text(name, folder)).spec
-    assert isinstance(spec, RunSpec)
+    if not isinstance(spec, RunSpec):
+        raise ValueError(f"{name} runs a script: there is no model to plan, shard or make small")
     assumptions = Assumptions(mfu=float(_note(written, "mfu")))
     return Entry(**_described(name, written), plan=plan_run(spec, assumptions))
 

@@ -78,6 +78,8 @@ def test_recipes_are_the_published_ones(entries: dict[str, book.Entry]) -> None:
 
 @pytest.mark.parametrize(("name", "published"), SCRIPTS.items())
 def test_script_recipe_costs_what_was_published(name: str, published: tuple[int, float]) -> None:
+    with pytest.raises(ValueError, match=f"{name} runs a script"):
+        book.entry(name)
     item = book.script_entry(name)
     assert item.body["metadata"]["name"] == name
     assert item.plan.config.script.steps == published[0]

@@ -183,6 +183,7 @@ def test_dry_run_prints_the_grid_and_asks_no_cluster(capsys: pytest.CaptureFixtu
     ("words", "told"),
     [([], "-f"), (["-f", "/none.yaml"], "/none.yaml"), (["-f", str(RECIPE)], "nothing varies")],
 )
-def test_dry_run_of_nothing_says_what_to_give(words, told, capsys) -> None:
-    assert main(["sweep", "--dry-run", *words]) == 1
-    assert told in capsys.readouterr().err
+def test_sweep_of_nothing_says_what_to_give_and_asks_no_cluster(words, told, capsys) -> None:
+    for more in (["--dry-run"], ["--kubeconfig=/none"]):
+        assert main(["sweep", *words, *more]) == 1
+        assert told in capsys.readouterr().err

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(options, "offline"):
         code: int = options.offline(options)
         return code
+    if (prepare := getattr(options, "prepare", None)) and not prepare(options):
+        return 1
     try:
         return asyncio.run(_run(options))
     except ApiError as error:

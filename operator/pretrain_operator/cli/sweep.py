@@ -56,30 +56,37 @@ def register(commands: Commands, place: argparse.ArgumentParser) -> None:
         help="print the runs, ask no cluster",
     )
     one.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    one.set_defaults(command=apply)
+    one.set_defaults(command=apply, prepare=prepared)
     more = one.add_subparsers(metavar="status NAME")
     results = more.add_parser("status", parents=[place], help="the runs' results, best first")
     results.add_argument("sweep", metavar="NAME")
     results.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    results.set_defaults(command=status)
+    results.set_defaults(command=status, prepare=None)
+
+
+def prepared(options: argparse.Namespace) -> bool:
+    """Whether the grid is right, with its runs in `options`; no cluster is asked before it is."""
+    try:
+        options.children = _children(options)
+    except (OSError, SweepError, RecipeError) as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def show(options: argparse.Namespace) -> int:
-    try:
-        found = _children(options)
-    except (OSError, SweepError, RecipeError) as error:
-        print(f"pretrain: {error}", file=sys.stderr)
+    if not prepared(options):
         return 1
-    _print_children(found, {}, options.output)
+    _print_children(options.children, {}, options.output)
     return 0
 
 
 async def apply(cluster: Cluster, options: argparse.Namespace) -> int:
     """Each run in turn; a refusal by the API server leaves those before it, and is told."""
+    found: Sequence[Child] = options.children
     try:
-        found = _children(options)
         known = {child.name: await _known(cluster, options, child) for child in found}
-    except (OSError, SweepError, RecipeError) as error:
+    except SweepError as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
     outcomes = {}
