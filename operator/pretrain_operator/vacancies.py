@@ -28,7 +28,7 @@ from .manifests.replacement import replacement_pod
 from .observed import KubernetesObject
 
 # Of one slot within this time: what fails again and again is the Job's to slow down.
-_FAST_FAILURES = 5
+_FAST_FAILURES = 10
 _FAST_SECONDS = 600.0
 _ENDING = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")
 

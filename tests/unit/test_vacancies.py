@@ -79,9 +79,9 @@ def made(simulation: Simulation) -> list[str]:
         (RUNNING, ("Leaving",), []),  # its node and its device are still taken
         (RUNNING, ("Succeeded 0",), []),
         (GONE, ("Failed 64",), []),  # the Job is about to fail
-        (RUNNING, ("Failed 1",) * 4, ["1"]),
-        (RUNNING, ("Failed 1",) * 5, []),  # the Job's to slow down
-        (RUNNING, ("Failed 1,601", *("Failed 1",) * 4), ["1"]),
+        (RUNNING, ("Failed 1",) * 9, ["1"]),
+        (RUNNING, ("Failed 1",) * 10, []),  # the Job's to slow down
+        (RUNNING, ("Failed 1,601", *("Failed 1",) * 9), ["1"]),
     ],
 )
 def test_vacant_slots_of_a_job_that_backs_off_get_their_pods(
