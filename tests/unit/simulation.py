@@ -102,8 +102,9 @@ class Simulation:
                 self._count_failure(pod)
 
     def _count_failure(self, pod: Object) -> None:
+        """Not of a suspension: the Job controller takes their finalizers before it deletes them."""
         job = self._job_of(pod)
-        if job is None or pod["status"]["phase"] == "Succeeded":
+        if job is None or job["spec"].get("suspend") or pod["status"]["phase"] == "Succeeded":
             return
         failed = job.get("status", {}).get("failed", 0) + 1
         self.world.objects[key_of(job)] = changed({"status": {}, **job}, status={"failed": failed})

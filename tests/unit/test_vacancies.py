@@ -11,7 +11,7 @@ from pretrain_operator import conditions, names
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
-from .scenarios import state, training_run, until_state
+from .scenarios import training_run, until_state
 from .simulation import TICK_SECONDS, Simulation
 from .world import Object, Operator, changed
 
@@ -143,16 +143,24 @@ def test_pod_is_the_jobs_own_with_its_slot():
     assert container["env"][-1]["name"] == "JOB_COMPLETION_INDEX"
 
 
-def test_run_suspended_again_and_again_steps_as_soon_as_at_first():
-    """The Job itself would wait for 20, 80 and 320 s."""
+def test_run_whose_pods_are_deleted_again_and_again_has_them_back_as_soon_as_at_first():
+    """The Job itself would wait for 10 to 160 s, and after the resume for what is left of it."""
     simulation = training_run(training__steps=10_000)
-    for _ in range(3):
-        simulation.world.edit(suspend=True)
-        until_state(simulation, conditions.SUSPENDED)
-        simulation.world.edit(suspend=False)
-        resumed_at = simulation.world.now
+    world = simulation.world
+
+    def steps_within(ticks: int) -> None:
+        since = world.now
         until_state(simulation, conditions.TRAINING)
-        assert simulation.world.now - resumed_at <= 4 * TICK_SECONDS
-    assert simulation.world.status.attempt == 1
-    assert simulation.world.status.budgets.total == 0
-    assert state(simulation) == conditions.TRAINING
+        assert world.now - since <= ticks * TICK_SECONDS
+
+    for _ in range(5):
+        assert world.document is not None
+        key = ObjectKey("Pod", world.document.agents[-1].name)
+        world.objects[key] = world.terminating(world.objects[key])
+        simulation.tick()  # the pod goes, and its agent with it
+        steps_within(3)
+    simulation.world.edit(suspend=True)
+    until_state(simulation, conditions.SUSPENDED)
+    simulation.world.edit(suspend=False)
+    steps_within(4)
+    assert (world.status.attempt, world.status.budgets.total) == (1, 0)
