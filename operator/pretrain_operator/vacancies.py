@@ -3,9 +3,9 @@
 The Job controller waits before it makes any pod of a Job that had a failed one: 10 s after the last
 failure, twice as long with each failed pod since the last that succeeded, up to 10 minutes
 (`newBackoffRecord` in Kubernetes' pkg/controller/job/backoff_utils.go). Pods that somebody deletes
-count, failures that a policy ignores too; those that a suspension deletes do not, but a resume waits
-for what failed before. No field of a Job turns it off. So the operator makes the pod itself, owned by
-the Job, which then finds no slot empty:
+count, failures that a policy ignores too; those that a suspension deletes do not, but a resume
+waits for what failed before. No field of a Job turns it off. So the operator makes the pod itself,
+owned by the Job, which then finds no slot empty:
 
     pod failed ──► pod made here ──► counted by the Job ──► … back-off over: nothing to do
 
