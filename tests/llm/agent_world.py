@@ -72,6 +72,7 @@ class World:
         coordinator_options: Sequence[str] = (),
         *,
         allows_faults: bool = False,
+        vanished_seconds: float = 2.0,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="agents-"))  # short: it holds Unix sockets
         self.http_port, self.store_port = free_port(), free_port()
@@ -80,6 +81,7 @@ class World:
         self._allows_faults = allows_faults
         given = (("--worker", worker), ("--preload", preload))  # None: the agent's own choice
         self._worker = [word for option, value in given if value for word in (option, value)]
+        self._vanished = ["--vanished-seconds", str(vanished_seconds)]
         write_config(run, self.folder / "run.json")
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.coordinator = self.start_coordinator()
@@ -95,7 +97,7 @@ class World:
     def start_agent(self, slot: int, name: str | None = None) -> str:
         name = name or f"pod-{slot}"
         (self.folder / name).mkdir(exist_ok=True)
-        options = ["--vanished-seconds", "2", "--memory-port", "0"]
+        options = [*self._vanished, "--memory-port", "0"]
         arguments = ["-m", "pretrain_llm.agent", *self._worker, *options]
         self.agents[name] = self._start(name, arguments, self._pod_variables(slot, name))
         return name
@@ -181,7 +183,7 @@ class World:
         try:
             return eventually(look, what, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log_ends()}") from None
+            raise AssertionError(f"{error}\n{self._log_ends()}") from None
 
     def stepping(
         self, above: int = 0, after_round: int = 0, seconds: float = DEADLINE_SECONDS
@@ -236,7 +238,7 @@ class World:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def log_ends(self) -> str:
+    def _log_ends(self) -> str:
         return "\n".join(f"== {f.name}\n{f.read_text()[-2000:]}" for f in self.folder.glob("*.log"))
 
     def close(self) -> None:

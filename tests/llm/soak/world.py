@@ -91,27 +91,25 @@ def soak_run(volume: Path, steps: int, *, in_memory: bool) -> RunConfig:
 
 def outcome(run: RunConfig, strikes: Sequence[Strike] = (), tell: Tell = print) -> Outcome:
     """Of the run, trained to its end. Raises AssertionError with the logs' ends."""
-    world = World(run, WORKER, settings.PRELOAD, COORDINATOR_OPTIONS, allows_faults=True)
+    world = World(
+        run,
+        WORKER,
+        settings.PRELOAD,
+        COORDINATOR_OPTIONS,
+        allows_faults=True,
+        vanished_seconds=120.0,  # the agent's own: a new coordinator hears of the end
+    )
     keeper = Keeper(world)
     keeper.start()
     try:
         for struck in strikes:
             strike(world, struck, tell)
-        eventually(lambda: ended(world), "the end of the run", END_SECONDS)
+        world.seen(lambda status: status.finished, "the end of the run", END_SECONDS)
         incidents = keeper.stop()
         return Outcome(recorded(world.folder), incidents)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{world.log_ends()}") from None
     finally:
         keeper.stop()
         world.close()
-
-
-def ended(world: World) -> bool:
-    """Also where no coordinator has seen it: its agents leave without one after a while."""
-    status = world.status()
-    agents = list(world.agents.values())
-    return bool(status and status.finished) or all(agent.poll() == 0 for agent in agents)
 
 
 def recorded(folder: Path) -> tuple[Line, ...]:
