@@ -4,7 +4,8 @@ parameters their authors' checkpoints have (of scale23x-gpt-1.3b: its authors' p
 Sources: Pythia 70M to 12B: Biderman et al. 2023, table 1; the others: the tensors of the published
 checkpoints EleutherAI/pythia-{14m,31m}, HuggingFaceTB/SmolLM3-3B and
 allenai/OLMo-2-{0425-1B,1124-7B,1124-13B,0325-32B}, openai-community/gpt2{,-medium,-large,-xl};
-nanochat: its own count (d20, d32), else its dial's. Shapes: the projects' own configurations.
+nanochat: its own count (d20, d32; of 2026 d12, d24), else its dial's. Shapes: the projects' own
+configurations.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Published(NamedTuple):
     parameters: int
     positions: int | None = None  # learned ones
     biases: bool | None = None
+    tables: int = 1  # as wide as the model and as high as the vocabulary, looked up by token
 
     @property
     def model(self) -> ModelConfig:
@@ -71,6 +73,15 @@ def _nanochat(depth: int, parameters: int) -> Published:
     return Published(f"nanochat-d{depth}", "nanochat", shape, False, parameters)
 
 
+def _nanochat_2026(depth: int, parameters: int) -> Published:
+    """The same dial, with a vocabulary half as large. Without gates and scalars, which are 482 and
+    1,802 parameters, d12 has 286,261,248 and d24 1,384,120,320."""
+    heads = depth // 2
+    shape = (depth, 64 * depth, heads, heads, 256 * depth, 32768)
+    name, tables = f"nanochat-2026-d{depth}", 1 + depth // 2
+    return Published(name, "nanochat_2026", shape, False, parameters, tables=tables)
+
+
 PUBLISHED = (
     _pythia("14m", 6, 128, 4, 14_067_712),
     _pythia("31m", 6, 256, 8, 30_494_720),
@@ -103,5 +114,7 @@ PUBLISHED = (
     _nanochat(26, 1_081_999_360),
     _nanochat(30, 1_578_762_240),
     _nanochat(32, 1_879_048_192),
+    _nanochat_2026(12, 286_261_730),
+    _nanochat_2026(24, 1_384_122_122),
     Published("smollm3-3b", "smollm3", (36, 2048, 16, 4, 11008, 128256), True, 3_075_098_624),
 )

@@ -146,6 +146,11 @@ def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = "model.tieEmbeddings makes it the embedding; set embeddingLearningRate instead"
         field = "spec.training.optimizer.outputLearningRate"
         yield SpecError("output-rate-has-output", field, output_rate, remedy)
+    scalar_rate, family = spec.training.optimizer.scalar_learning_rate, spec.model.architecture
+    if scalar_rate is not None and family not in contract.SCALED:
+        field = "spec.training.optimizer.scalarLearningRate"
+        remedy = f"{family} has no scalars; leave it out"
+        yield SpecError("family-has-no-scalars", field, scalar_rate, remedy)
     if train is not None and train.vocab_size > spec.model.vocab_size:
         remedy = f"exceeds model.vocabSize {spec.model.vocab_size}; raise the model's or lower it"
         field = "spec.tokenizer.train.vocabSize"
@@ -180,8 +185,12 @@ def _optimizer_violations(optimizer: Optimizer) -> Iterator[SpecError]:
     if optimizer.name == "Muon" and rate is None:
         remedy = "AdamW takes embeddings, output layer, norms and biases; set adamwLearningRate"
         yield SpecError("muon-names-adamw-rate", f"{field}.name", "Muon", remedy)
-    if optimizer.name != "Muon" and (rate is not None or optimizer.momentum is not None):
-        remedy = "has no adamwLearningRate and no momentum; leave them out, or choose Muon"
+    others = (rate, optimizer.adamw_weight_decay, optimizer.momentum)
+    if optimizer.name != "Muon" and any(value is not None for value in others):
+        remedy = (
+            "has no adamwLearningRate, adamwWeightDecay and momentum; leave them out, or choose"
+            " Muon"
+        )
         yield SpecError("muon-has-its-fields", f"{field}.name", optimizer.name, remedy)
 
 
@@ -259,6 +268,16 @@ def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = "splits the matrices that Muon needs whole; set it to 1, or choose AdamW"
         field = "spec.parallelism.tensorParallel"
         yield SpecError("muon-whole-matrices", field, mesh.tensor_parallel, remedy)
+    if model.architecture in contract.UNSPLIT and mesh.model_ranks > 1:
+        degrees = (
+            f"tensorParallel {mesh.tensor_parallel}, pipelineParallel {mesh.pipeline_parallel},"
+            f" contextParallel {mesh.context_parallel}"
+        )
+        remedy = (
+            f"{model.architecture} is whole on every rank, with whole sequences; set all to 1 and"
+            " shard with dataParallelShard"
+        )
+        yield SpecError("family-is-whole", "spec.parallelism", degrees, remedy)
     field = "spec.parallelism.pipelineParallel"
     if mesh.pipeline_parallel > model.num_layers:
         remedy = f"exceeds model.numLayers {model.num_layers}; each stage needs a layer"
@@ -287,6 +306,9 @@ def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
     serving = spec.serving
     if serving is None:
         return
+    if spec.model.architecture in contract.UNSERVED:
+        remedy = f"vLLM has no model for architecture {spec.model.architecture}; leave it out"
+        yield SpecError("family-is-not-served", "spec.serving.from", serving.source, remedy)
     known = ["last", "export", *(entry.name for entry in spec.post_training)]
     if serving.source not in known:
         remedy = f"use one of {', '.join(known)}"

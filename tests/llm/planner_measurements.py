@@ -23,6 +23,7 @@ from typing import Any
 from pretrain_llm.contract.config import (
     ARCHITECTURES,
     LEARNED_POSITIONS,
+    UNSPLIT,
     OptimizerConfig,
     RunConfig,
 )
@@ -92,6 +93,10 @@ STATES = {
         recipe_run((32, 4096, 32, 32, 11008, 32000), False, mesh(1, 16, 1, 4)),
         training={"optimizer": MUON},
     ),
+    "nanochat-2026-d24-muon": changed(
+        recipe_run((24, 1536, 12, 12, 6144, 32768), False, mesh(8, 8), "nanochat_2026"),
+        training={"optimizer": MUON},
+    ),
     "olmo2-32b": recipe_run((64, 5120, 40, 8, 27648, 100352), False, mesh(1, 8, 8), "olmo2"),
 }
 
@@ -140,8 +145,9 @@ BLOCKS += [
         ("none", 4),
         ("selective", 1),
         ("selective", 4),
-        ("full", 4),
+        ("full", 1 if family in UNSPLIT else 4),
     )
+    if tensor == 1 or family not in UNSPLIT
 ]
 
 

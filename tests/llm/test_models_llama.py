@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from transformers import AutoConfig
 
+import pretrain_llm.hub  # noqa: F401  registers what transformers lacks
 from pretrain_llm import models
 from pretrain_llm.contract.config import ARCHITECTURES, LEARNED_POSITIONS, ModelConfig
 from pretrain_llm.errors import InputError

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain_llm.contract.config import OptimizerConfig, RunConfig, ScheduleConfig, SkipStepConfig
+from pretrain_llm.contract.config import (
+    ARCHITECTURES,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    SkipStepConfig,
+)
 from pretrain_llm.training import cpu
 
 from .runs import family_model, mesh, run_config, write_data
@@ -19,6 +25,7 @@ from .worlds import World, trained, world
 cpu.enable()  # before torchtitan is imported
 from pretrain_llm.training import muon, optimizers  # noqa: E402
 from pretrain_llm.training.loss import SquaredLogNormaliser  # noqa: E402
+from pretrain_llm.training.schedulers import Schedulers  # noqa: E402
 from pretrain_llm.training.skip_step import OutlierGate  # noqa: E402
 
 ADAMW = OptimizerConfig("AdamW", 1e-2, 0.1, 0.9, 0.95, 1e-8)
@@ -93,6 +100,22 @@ GROUPS = [
             "output": ("AdamW", 4e-3, 0.1),
             "norms": ("AdamW", 5e-3, 0.0),
             "biases": ("AdamW", 5e-3, 0.0),
+            "value embeddings": ("AdamW", 5e-3, 0.0),
+            "start scales": ("AdamW", 5e-3, 0.1),
+        },
+    ),
+    (
+        replace(
+            MUON, no_weight_decay=("scalars",), adamw_weight_decay=0.01, scalar_learning_rate=0.5
+        ),
+        {
+            "matrices": ("Muon", 2e-2, 0.1),
+            "embeddings": ("AdamW", 1e-2, 0.01),
+            "value embeddings": ("AdamW", 5e-3, 0.01),
+            "output": ("AdamW", 4e-3, 0.01),
+            "residual scales": ("AdamW", 5e-3, 0.0),
+            "start scales": ("AdamW", 0.5, 0.0),
+            "smear and backout": ("AdamW", 0.2, 0.0),
         },
     ),
 ]
@@ -115,7 +138,7 @@ def test_kinds_of_parameters_have_their_optimiser_rate_and_decay(
         assert moments.items() <= settings.items()
 
 
-@pytest.mark.parametrize("family", ["llama", "olmo2", "gpt2", "gpt_neox", "nanochat"])
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_every_parameter_is_of_one_kind(family: str) -> None:
     from pretrain_llm import models
 
@@ -128,7 +151,33 @@ def test_every_parameter_is_of_one_kind(family: str) -> None:
             for kind, pattern in optimizers.KINDS.items()
             if optimizers.re.search(pattern, name)
         )
-        assert (kind in ("norms", "biases")) == (parameter.dim() == 1), name
+        if kind != "smear and backout":  # whose gate is a matrix of one row
+            is_vector = kind in ("norms", "biases", "residual scales", "start scales")
+            assert is_vector == (parameter.dim() == 1), name
+
+
+def _decays(schedulers: Schedulers, group: dict[str, float], steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(group["weight_decay"])
+        schedulers.step()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.filterwarnings("ignore:To get the last learning rate")
+def test_weight_decay_follows_a_cosine_to_zero_also_from_a_checkpoint() -> None:
+    config = Schedulers.Config(
+        start=2, total_steps=4, warmup_steps=0, min_lr_factor=1.0, weight_decay="cosine"
+    )
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], weight_decay=0.8)
+    schedulers = config.build(optimizers=[optimizer], training_steps=9)
+    (group,) = optimizer.param_groups
+    group["weight_decay"] = 0.1  # as it was saved
+    schedulers.load_state_dict({"last_epoch": 2})
+    schedulers.apply()
+    expected = [0.4 * (1 + math.cos(math.pi * step / 4)) for step in range(5)]
+    assert _decays(schedulers, group, 5) == pytest.approx(expected)
 
 
 def test_z_loss_is_the_square_of_the_normalisers_log_and_its_gradient() -> None:

@@ -43,6 +43,19 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
         "parallelism.tensorParallel",
         "Muon needs the whole matrices",
     ),
+    *(
+        (
+            {"model": family_model("nanochat_2026", **UNTIED), "parallelism": degrees},
+            2,
+            f"parallelism.{field}",
+            "nanochat_2026 is whole on every rank",
+        )
+        for field, degrees in (
+            ("tensorParallel", mesh(tensor=2)),
+            ("pipelineParallel", mesh(pipeline=2)),
+            ("contextParallel", mesh(context=2)),
+        )
+    ),
     ({"training": {"schedule": STEPWISE}}, 1, "training.schedule.decay", "linear, cosine"),
     ({"training": {"precision": "int4"}}, 1, "training.precision", "float32, bfloat16"),
     (

@@ -179,6 +179,38 @@ ROWS = (
         ("llama", "biases", "leave it out"),
     ),
     Row(
+        "family-has-no-scalars",
+        {"model.architecture": "nanochat"},
+        {"model.architecture": "nanochat_2026"},
+        ("0.5", "nanochat", "leave it out"),
+        base={"training.optimizer.scalarLearningRate": 0.5, "serving": None},
+    ),
+    Row(
+        "family-is-whole",
+        {"model.architecture": "nanochat_2026"},
+        {"model.architecture": "nanochat"},
+        ("nanochat_2026", "tensorParallel", "2", "shard with dataParallelShard"),
+        base={"nodes.count": 2, "parallelism.tensorParallel": 2, "serving": None},
+    ),
+    Row(
+        "family-is-whole",
+        {"parallelism.pipelineParallel": 2},
+        {"parallelism.dataParallelShard": 2},
+        ("nanochat_2026", "pipelineParallel", "2", "shard with dataParallelShard"),
+        base={
+            "nodes.count": 2,
+            "model.architecture": "nanochat_2026",
+            "model.tieEmbeddings": False,
+            "serving": None,
+        },
+    ),
+    Row(
+        "family-is-not-served",
+        {"model.architecture": "nanochat_2026"},
+        {"model.architecture": "nanochat"},
+        ("last", "vLLM", "nanochat_2026", "out"),
+    ),
+    Row(
         "positions-cover-sequence",
         {"model.maxPositions": 255},
         {"model.maxPositions": 256},

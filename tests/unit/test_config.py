@@ -7,6 +7,7 @@ import pytest
 from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
 from pretrain_operator.api.curriculum_rules import CURRICULUM
+from pretrain_operator.api.family_rules import FAMILIES
 from pretrain_operator.api.parse import run_from_object
 from pretrain_operator.api.rules import IDENTITY, LATER_STAGES, MESH, SHAPES
 from pretrain_operator.api.script_rules import SCRIPT
@@ -36,7 +37,8 @@ def test_spec_next_to_a_rule_is_accepted(row: Row):
 
 def test_rows_cover_every_rule():
     assert {row.rule for row in ROWS} == {
-        rule.name for rule in (*SHAPES, *MESH, *CURRICULUM, *LATER_STAGES, *IDENTITY, *SCRIPT)
+        rule.name
+        for rule in (*SHAPES, *FAMILIES, *MESH, *CURRICULUM, *LATER_STAGES, *IDENTITY, *SCRIPT)
     }
     assert {edit.rule for edit in EDITS} == {rule.name for rule in TRANSITIONS}
 

@@ -47,7 +47,7 @@ def test_parameters_of_a_published_shape_are_exact(row: Row) -> None:
 def test_parameters_of_a_published_model_of_any_family_are_exact(published: Published) -> None:
     counts = parameters(published.model)
     assert counts.total == published.parameters
-    rows = published.model.vocab_size + (published.positions or 0)
+    rows = published.model.vocab_size * published.tables + (published.positions or 0)
     assert counts.embedding == published.model.dim * rows
 
 

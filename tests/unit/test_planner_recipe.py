@@ -157,6 +157,21 @@ def test_suggestion_never_pipelines_tied_embeddings() -> None:
     assert _deepest_pipeline(untied) == 16
 
 
+def test_suggestion_never_splits_muons_matrices() -> None:
+    muon = {"name": "Muon", "learningRate": 0.02, "adamwLearningRate": 0.004}
+    given = spec(model={"tieEmbeddings": False}, training={"optimizer": muon})
+    found = [config.parallelism for config in legal_configs(plan_run(given).config)]
+    assert {mesh.tensor_parallel for mesh in found} == {1}
+    assert max(mesh.pipeline_parallel for mesh in found) == 16
+
+
+def test_suggestion_leaves_a_family_whole_that_is_never_split() -> None:
+    long = {"sequenceLength": 65536, "globalBatchSize": 16, "localBatchSize": 1}
+    given = spec(model={"architecture": "nanochat_2026", "tieEmbeddings": False}, training=long)
+    configs = legal_configs(plan_run(given).config)
+    assert {config.parallelism.model_ranks for config in configs} == {1}
+
+
 def _deepest_pipeline(given: RunSpec) -> int:
     configs = legal_configs(plan_run(given).config)
     return max(config.parallelism.pipeline_parallel for config in configs)

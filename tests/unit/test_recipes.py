@@ -13,6 +13,8 @@ from pretrain_operator.planner.recipe import recipe
 
 # Published, or of the published shape.
 PARAMETERS = {
+    "nanochat-d12": 286_261_730,
+    "nanochat-d24-speedrun": 1_384_122_122,
     "nanochat-d20-2025": 560_988_160,
     "nanochat-d26-300usd": 1_081_999_360,
     "nanochat-d30-24h": 1_578_762_240,

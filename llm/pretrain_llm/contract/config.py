@@ -14,10 +14,13 @@ from . import codec
 from .layout import Layout
 
 # One file each in pretrain_llm/models; a test holds the two lists together.
-ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3", "gpt2", "nanochat")
+ARCHITECTURES = ("llama", "olmo2", "gpt_neox", "smollm3", "gpt2", "nanochat", "nanochat_2026")
 UNGROUPED = ("gpt_neox", "gpt2")  # every attention head has its own keys and values
 LEARNED_POSITIONS = ("gpt2",)  # a table of positions in place of a rotation
 BIASES_OPTIONAL = ("gpt2",)
+SCALED = ("nanochat_2026",)  # has trained scalars on the residual stream
+UNSPLIT = ("nanochat_2026",)  # every rank has all of the model and of its sequences
+UNSERVED = ("nanochat_2026",)  # vLLM can run neither its class nor one like it
 DEFAULT_ROPE_THETA = 10000.0
 
 
@@ -85,7 +88,9 @@ class OptimizerConfig:
     embedding_learning_rate: float | None = None
     output_learning_rate: float | None = None
     momentum: float | None = None  # Muon's
-    no_weight_decay: tuple[str, ...] = ()  # embeddings | norms | biases
+    no_weight_decay: tuple[str, ...] = ()  # embeddings | norms | biases | scalars
+    adamw_weight_decay: float | None = None  # with Muon: of what it does not take
+    scalar_learning_rate: float | None = None  # of SCALED only
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class ScheduleConfig:
     decay_fraction: float  # of all its steps; the rate is constant before (WSD)
     min_learning_rate_fraction: float
     steps: int | None = None  # of the whole schedule; None: those that it spans
+    weight_decay: str | None = None  # cosine: to 0 over the schedule; None: constant
 
 
 @dataclass(frozen=True)

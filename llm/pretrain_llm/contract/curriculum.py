@@ -157,7 +157,12 @@ def _training(training: TrainingConfig, changes: SegmentConfig) -> TrainingConfi
 
 def _with_rate(optimizer: OptimizerConfig, rate: float) -> OptimizerConfig:
     """Rates that some parameters have of their own change in proportion."""
-    names = ("adamw_learning_rate", "embedding_learning_rate", "output_learning_rate")
+    names = (
+        "adamw_learning_rate",
+        "embedding_learning_rate",
+        "output_learning_rate",
+        "scalar_learning_rate",
+    )
     factor = rate / optimizer.learning_rate
     own = {
         name: value * factor for name in names if (value := getattr(optimizer, name)) is not None

@@ -12,7 +12,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from .. import models
+from .. import (
+    hub,  # noqa: F401  registers what transformers lacks
+    models,
+)
 from ..contract import exit_codes
 from ..contract.config import ModelConfig
 from ..errors import RunError

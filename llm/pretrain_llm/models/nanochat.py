@@ -151,7 +151,7 @@ def _decoder(model: ModelConfig, sequence_length: int) -> NanochatModel.Config:
             embedding_dim=model.dim,
             param_init=_TIED_INIT if model.tie_embeddings else _EMBEDDING_INIT,
         ),
-        norm=_norm(model, model.dim),
+        norm=rms_norm(model, model.dim),
         lm_head=CappedLinear.Config(
             in_features=model.dim,
             out_features=model.vocab_size,
@@ -173,11 +173,11 @@ def _layer(model: ModelConfig, sequence_length: int) -> NanochatBlock.Config:
         fuse_qkv=model.num_kv_heads > 1,  # parts of one group share storage: no save
         rope=ClockwiseRoPE.Config(dim=width, max_seq_len=sequence_length, theta=model.rope_theta),
     )
-    attention.qk_norm = _norm(model, width)
+    attention.qk_norm = rms_norm(model, width)
     hidden = model.ffn_hidden_dim
     return NanochatBlock.Config(
-        attention_norm=_norm(model, model.dim),
-        ffn_norm=_norm(model, model.dim),
+        attention_norm=rms_norm(model, model.dim),
+        ffn_norm=rms_norm(model, model.dim),
         attention=attention,
         feed_forward=SquaredReluFeedForward.Config(
             w1=Linear.Config(
@@ -190,7 +190,7 @@ def _layer(model: ModelConfig, sequence_length: int) -> NanochatBlock.Config:
     )
 
 
-def _norm(model: ModelConfig, width: int) -> RMSNorm.Config:
+def rms_norm(model: ModelConfig, width: int) -> RMSNorm.Config:
     return RMSNorm.Config(normalized_shape=width, eps=model.norm_eps, elementwise_affine=False)
 
 

@@ -13,6 +13,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from .. import hub  # noqa: F401  registers what transformers lacks
 from ..errors import InputError
 from ..tokenizer import CHAT_TEMPLATE, TRAINING_CHAT_TEMPLATE, TURN_END
 from .stage import Job

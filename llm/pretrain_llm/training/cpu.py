@@ -101,8 +101,12 @@ def adapted(spec: ModelSpec, is_blocked: bool = False) -> ModelSpec:
     from torchtitan.models.common.attention import GQAttention
 
     for _, attention, _, _ in spec.model.traverse(GQAttention.Config):
-        kind = _blocked_attention_class() if is_blocked else _attention_class()
-        attention.inner_attention = kind.Config()
+        if is_blocked:
+            attention.inner_attention = _blocked_attention_class().Config()
+        else:
+            window = getattr(attention, "window", None)
+            size = (-1 if window is None else window, 0)
+            attention.inner_attention = _attention_class().Config(window_size=size)
     for _, part, _, _ in spec.model.traverse(Configurable.Config, recurse=True):
         if inits := getattr(part, "param_init", None):
             part.param_init = {name: layout_free(init) for name, init in inits.items()}
@@ -147,7 +151,7 @@ def _attention_class() -> type:
     from torchtitan.models.common.attention import VarlenAttention, VarlenMetadata
 
     class DocumentAttention(VarlenAttention):
-        """Causal attention within each packed document."""
+        """Causal attention within each packed document, and within the window, where one is."""
 
         @dataclass(kw_only=True, slots=True)
         class Config(VarlenAttention.Config):
@@ -170,7 +174,7 @@ def _attention_class() -> type:
             **_: Any,
         ) -> Tensor:
             batch, length = q_BLNH.shape[:2]
-            mask = document_mask(attention_masks.cu_seq_q, batch, length)
+            mask = document_mask(attention_masks.cu_seq_q, batch, length, self.window_size[0])
             out = torch.nn.functional.scaled_dot_product_attention(
                 q_BLNH.transpose(1, 2),
                 k_BLNH.transpose(1, 2),
@@ -223,13 +227,18 @@ def _blocked_attention_class() -> type:
     return BlockedAttention
 
 
-def document_mask(starts: Tensor, batch: int, length: int) -> Tensor | None:
-    """The mask of `causal_within` from where documents start in the flattened batch, and its end.
+def document_mask(starts: Tensor, batch: int, length: int, window: int = -1) -> Tensor | None:
+    """The mask of `causal_within` from where documents start in the flattened batch, and its end;
+    of the tokens before its own, a token sees `window`, or all with -1.
 
-    None where every row is one document: plain causal attention, which is faster.
+    None where every row is one document, seen whole: plain causal attention, which is faster.
     """
-    if starts.numel() == batch + 1:
+    is_windowed = 0 <= window < length - 1
+    if starts.numel() == batch + 1 and not is_windowed:
         return None
     is_first = torch.zeros(batch * length, dtype=torch.int32)
     is_first[starts[:-1].long()] = 1
-    return causal_within(is_first.cumsum(0).view(batch, length))
+    mask = causal_within(is_first.cumsum(0).view(batch, length))
+    return (
+        mask & torch.ones(length, length, dtype=torch.bool).triu(-window) if is_windowed else mask
+    )

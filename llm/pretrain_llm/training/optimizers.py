@@ -1,6 +1,6 @@
 """Which optimiser, rate and weight decay each parameter has, as torchtitan's parameter groups.
 
-Parameters are of five kinds, told by torchtitan's names. Muon takes the matrices of the blocks;
+Parameters are of a few kinds, told by torchtitan's names. Muon takes the matrices of the blocks;
 AdamW everything else, or all.
 """
 
@@ -25,12 +25,21 @@ from .muon import HeadGroups, Muon
 
 MOMENTUM = 0.95  # Jordan et al. 2024 (Muon)
 KINDS = {
-    "matrices": r"\.(wqkv|w[qkvo]|w[123])\.weight$",
-    "embeddings": r"_embeddings\.weight$",  # tied: the output layer too
+    "matrices": r"\.(wqkv|w[qkvo]|w[123]|value_gate)\.weight$",
+    "embeddings": r"(tok|pos)_embeddings\.weight$",  # tied: the output layer too
+    "value embeddings": r"\.value_embeddings\.weight$",
     "output": r"^lm_head\.weight$",
     "norms": r"norm\.weight$",
     "biases": r"\.bias$",
+    "residual scales": r"\.residual_scale$",
+    "start scales": r"\.start_scale$",
+    "smear and backout": r"^(smear_gate\.weight|smear_scale|backout_scale)$",
 }
+# Of the rates that the spec has for embeddings and for scalars. Source: nanochat 92d63d4,
+# GPT.setup_optimizer, at the width and batch that its rates are for.
+_VALUE_SHARE = 0.5
+_SCALAR_SHARES = {"residual scales": 0.01, "start scales": 1.0, "smear and backout": 0.4}
+_DECAY_AS = {"value embeddings": "embeddings", **dict.fromkeys(_SCALAR_SHARES, "scalars")}
 
 
 class Optimizers(OptimizersContainer):
@@ -86,8 +95,10 @@ def optimizers(optimizer: OptimizerConfig) -> Optimizers.Config:
 
 
 def _group(optimizer: OptimizerConfig, kind: str) -> ParamGroupConfig:
-    decay = 0.0 if kind in optimizer.no_weight_decay else optimizer.weight_decay
-    shared = {"lr": learning_rate(optimizer, kind), "weight_decay": decay}
+    shared = {
+        "lr": learning_rate(optimizer, kind),
+        "weight_decay": weight_decay(optimizer, kind),
+    }
     if optimizer.name == "Muon" and kind == "matrices":
         momentum = MOMENTUM if optimizer.momentum is None else optimizer.momentum
         return ParamGroupConfig(
@@ -105,10 +116,24 @@ def _group(optimizer: OptimizerConfig, kind: str) -> ParamGroupConfig:
 
 def learning_rate(optimizer: OptimizerConfig, kind: str) -> float:
     """Of a kind of parameter: its own, else AdamW's, else the one for all."""
-    own = {
-        "matrices": optimizer.learning_rate,
-        "embeddings": optimizer.embedding_learning_rate,
-        "output": optimizer.output_learning_rate,
-    }
-    rates = (own.get(kind), optimizer.adamw_learning_rate, optimizer.learning_rate)
+    rates = (_own_rate(optimizer, kind), optimizer.adamw_learning_rate, optimizer.learning_rate)
     return next(rate for rate in rates if rate is not None)
+
+
+def _own_rate(optimizer: OptimizerConfig, kind: str) -> float | None:
+    stated = {
+        "matrices": (optimizer.learning_rate, 1.0),
+        "embeddings": (optimizer.embedding_learning_rate, 1.0),
+        "value embeddings": (optimizer.embedding_learning_rate, _VALUE_SHARE),
+        "output": (optimizer.output_learning_rate, 1.0),
+        **{kind: (optimizer.scalar_learning_rate, share) for kind, share in _SCALAR_SHARES.items()},
+    }
+    rate, share = stated.get(kind, (None, 1.0))
+    return None if rate is None else share * rate
+
+
+def weight_decay(optimizer: OptimizerConfig, kind: str) -> float:
+    if _DECAY_AS.get(kind, kind) in optimizer.no_weight_decay:
+        return 0.0
+    decay = optimizer.adamw_weight_decay
+    return optimizer.weight_decay if kind == "matrices" or decay is None else decay

@@ -13,6 +13,7 @@ from ..contract.config import (
     ARCHITECTURES,
     LEARNED_POSITIONS,
     UNGROUPED,
+    UNSPLIT,
     ModelConfig,
     ParallelismConfig,
     RunConfig,
@@ -49,6 +50,7 @@ def _segment_problems(config: RunConfig, world_size: int) -> Iterator[Problem]:
     yield from _family(config.model)
     yield from _positions(config.model, config.training.sequence_length)
     yield from _muon(config)
+    yield from _whole(config)
     yield from _mesh(config.parallelism, world_size)
     yield from _context(config)
     yield from _batches(config)
@@ -132,6 +134,20 @@ def _muon(config: RunConfig) -> Iterator[Problem]:
     if degree > 1:
         message = "Muon needs the whole matrices that tensor parallelism splits"
         yield "spec.parallelism.tensorParallel", degree, message, "Use 1."
+
+
+def _whole(config: RunConfig) -> Iterator[Problem]:
+    name, degrees = config.model.architecture, config.parallelism
+    if name not in UNSPLIT:
+        return
+    for field, degree in (
+        ("tensorParallel", degrees.tensor_parallel),
+        ("pipelineParallel", degrees.pipeline_parallel),
+        ("contextParallel", degrees.context_parallel),
+    ):
+        if degree > 1:
+            remedy = "Use 1, and shard with dataParallelShard."
+            yield f"spec.parallelism.{field}", degree, f"{name} is whole on every rank", remedy
 
 
 def _mesh(parallelism: ParallelismConfig, world_size: int) -> Iterator[Problem]:

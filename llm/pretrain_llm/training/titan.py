@@ -276,6 +276,7 @@ def _schedule(schedule: ScheduleConfig, segment: Segment) -> Schedulers.Config:
         decay_ratio=schedule.decay_fraction,
         decay_type=schedule.decay,
         min_lr_factor=schedule.min_learning_rate_fraction,
+        weight_decay=schedule.weight_decay,
     )
 
 

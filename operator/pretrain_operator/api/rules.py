@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import re
 
-from pretrain_llm.contract.config import (
-    BIASES_OPTIONAL,
-    DEFAULT_ROPE_THETA,
-    LEARNED_POSITIONS,
-    UNGROUPED,
-)
 from pretrain_llm.contract.meshes import CONTEXT_BLOCK
 
 from .curriculum_rules import CURRICULUM, LAST_LENGTH
+from .family_rules import FAMILIES
 from .rule import MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
 from .script_rules import ENGINE, SCRIPT, unless_script
 from .transition_rules import TRANSITIONS
@@ -59,46 +54,6 @@ SHAPES = (
         "!has(self.numKVHeads) || self.numHeads % self.numKVHeads == 0",
         "numHeads %s is not divisible by numKVHeads %s; choose a numKVHeads that divides numHeads",
         ("self.numHeads", "self.numKVHeads"),
-    ),
-    Rule(
-        "family-has-no-grouped-heads",
-        "spec.model",
-        f"!(self.architecture in {list(UNGROUPED)}) || !has(self.numKVHeads)"
-        " || self.numKVHeads == self.numHeads",
-        "architecture %s has no grouped heads, but numKVHeads is %s; leave it out, or set it to"
-        " numHeads %s",
-        ("self.architecture", "self.numKVHeads", "self.numHeads"),
-    ),
-    Rule(
-        "rotary-quarter-even",
-        "spec.model",
-        "self.architecture != 'gpt_neox' || self.dim % self.numHeads != 0"
-        " || (self.dim / self.numHeads) % 2 != 0 || (self.dim / self.numHeads) % 8 == 0",
-        "dim / numHeads is %s, but gpt_neox rotates an even quarter of it; make it a multiple of 8",
-        ("self.dim / self.numHeads",),
-    ),
-    Rule(
-        "family-has-no-positions",
-        "spec.model",
-        f"!has(self.maxPositions) || self.architecture in {list(LEARNED_POSITIONS)}",
-        "architecture %s has no table of positions, but maxPositions is %s; leave it out",
-        ("self.architecture", "self.maxPositions"),
-    ),
-    Rule(
-        "family-has-no-rotation",
-        "spec.model",
-        f"!(self.architecture in {list(LEARNED_POSITIONS)})"
-        f" || self.ropeTheta == {DEFAULT_ROPE_THETA}",
-        "architecture %s has a table of positions and rotates nothing, but ropeTheta is %s;"
-        " leave it out",
-        ("self.architecture", "self.ropeTheta"),
-    ),
-    Rule(
-        "family-has-no-choice-of-biases",
-        "spec.model",
-        f"!has(self.biases) || self.architecture in {list(BIASES_OPTIONAL)}",
-        "architecture %s has no choice of biases, but biases is %s; leave it out",
-        ("self.architecture", "self.biases"),
     ),
     Rule(
         "positions-cover-sequence",
@@ -161,8 +116,10 @@ SHAPES = (
     Rule(
         "muon-has-its-fields",
         "spec.training.optimizer",
-        "self.name == 'Muon' || !has(self.adamwLearningRate) && !has(self.momentum)",
-        "name %s has no adamwLearningRate and no momentum; leave them out, or choose Muon",
+        "self.name == 'Muon' || !has(self.adamwLearningRate) && !has(self.momentum)"
+        " && !has(self.adamwWeightDecay)",
+        "name %s has no adamwLearningRate, adamwWeightDecay and momentum; leave them out, or choose"
+        " Muon",
         ("self.name",),
     ),
     Rule(
@@ -392,5 +349,5 @@ IDENTITY = (
     ),
 )
 
-_OF_MODELS = SHAPES + MESH + CURRICULUM + LATER_STAGES + TRANSITIONS
+_OF_MODELS = SHAPES + FAMILIES + MESH + CURRICULUM + LATER_STAGES + TRANSITIONS
 RULES = (*map(unless_script, _OF_MODELS), *IDENTITY, *ENGINE, *SCRIPT)

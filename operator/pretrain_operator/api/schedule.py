@@ -23,6 +23,9 @@ class Schedule(ApiModel):
         description="Of the whole schedule, which may end early (OLMo 2's) and otherwise stays at"
         " its end. Default: those that it spans.",
     )
+    weight_decay: Literal["cosine"] | None = Field(
+        None, description="cosine: weight decay falls to 0 over the steps. Default: it stays."
+    )
 
 
 class SourceWeight(ApiModel):

@@ -193,13 +193,21 @@ class Optimizer(ApiModel):
     output_learning_rate: Rate | None = Field(
         None, description="Peak rate of the output layer. Default: that of all AdamW takes."
     )
+    scalar_learning_rate: Rate | None = Field(
+        None,
+        description="nanochat_2026 only: peak rate of the scalars on its residual stream. Default: "
+        "that of all AdamW takes.",
+    )
     momentum: float | None = Field(None, ge=0, lt=1, description="Muon's. Default: 0.95.")
     weight_decay: float = Field(0.1, ge=0, le=10, description="Decoupled weight decay.")
+    adamw_weight_decay: float | None = Field(
+        None, ge=0, le=10, description="With Muon: of what AdamW takes. Default: weightDecay."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="First moment.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Second moment.")
     epsilon: float = Field(1e-8, gt=0, le=1, description="Epsilon of AdamW.")
-    no_weight_decay: tuple[Literal["embeddings", "norms", "biases"], ...] = Field(
-        (), max_length=3, description="Parameters that do not decay."
+    no_weight_decay: tuple[Literal["embeddings", "norms", "biases", "scalars"], ...] = Field(
+        (), max_length=4, description="Parameters that do not decay."
     )
 
 

@@ -16,7 +16,15 @@ from pretrain_llm.contract.curriculum import segments
 
 from .assumptions import GIB, Assumptions
 from .families import Microbatch, Weights, family
-from .parameters import Parameters, elements, gathered_elements, sharded_elements
+from .parameters import (
+    Parameters,
+    elements,
+    fullest_block,
+    gathered_elements,
+    in_blocks,
+    matrices,
+    sharded_elements,
+)
 from .stages import Stage, stages
 
 _MASTER_BYTES = 4  # float32 weights, gradients, each of AdamW's two moments (Loshchilov & Hutter)
@@ -95,7 +103,7 @@ def checkpoint_bytes(config: RunConfig, counts: Parameters) -> int:
     """Of the whole model: weights and moments, float32."""
     values = 3 * counts.total
     if config.training.optimizer.name == "Muon":
-        values -= config.model.num_layers * elements(_matrices(config))
+        values -= in_blocks(config.model, lambda weights: elements(matrices(weights)))
     return _MASTER_BYTES * values
 
 
@@ -160,13 +168,12 @@ def _optimizer_bytes(config: RunConfig, stage: Stage) -> float:
     if config.training.optimizer.name != "Muon":
         return 2.0 * _MASTER_BYTES * owned
     mesh = config.parallelism
-    matrices = sharded_elements(_matrices(config), mesh.tensor_parallel, mesh.shards)
-    return _MASTER_BYTES * (2.0 * owned - stage.blocks * matrices)
-
-
-def _matrices(config: RunConfig) -> Weights:
-    block = family(config.model.architecture).block(config.model)
-    return tuple(weight for weight in block if len(weight.shape) > 1)
+    by_muon = in_blocks(
+        config.model,
+        lambda weights: sharded_elements(matrices(weights), mesh.tensor_parallel, mesh.shards),
+        stage.blocks,
+    )
+    return _MASTER_BYTES * (2.0 * owned - by_muon)
 
 
 def _orthogonalising_bytes(config: RunConfig) -> float:
@@ -174,12 +181,12 @@ def _orthogonalising_bytes(config: RunConfig) -> float:
     result, in bfloat16. Source: training/muon.py."""
     if config.training.optimizer.name != "Muon":
         return 0.0
-    return 6.0 * 2 * max(weight.elements for weight in _matrices(config))
+    return 6.0 * 2 * max(weight.elements for weight in matrices(fullest_block(config.model)))
 
 
 def _stage_elements(config: RunConfig, stage: Stage, count: Callable[[Weights], int]) -> int:
     shapes, model = family(config.model.architecture), config.model
-    total = stage.blocks * count(shapes.block(model))
+    total = in_blocks(model, count, stage.blocks)
     if stage.has_embedding:
         total += count(shapes.embedding(model))
     return total + count(shapes.head(model)) if stage.has_head else total
@@ -273,7 +280,7 @@ class _Gathered:
         if parallelism.pipeline_parallel > 1:
             whole = _stage_elements(config, stage, lambda each: gathered_elements(each, degree))
             return cls._of_pipeline(whole, value)
-        block = gathered_elements(shapes.block(model), degree)
+        block = gathered_elements(fullest_block(model), degree)
         table = shapes.embedding(model)
         head = shapes.head(model) + (table if model.tie_embeddings else ())
         head_elements = gathered_elements(head, degree)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from pretrain_llm.contract.config import RunConfig
+from pretrain_llm.contract.config import UNSPLIT, RunConfig
 from pretrain_llm.contract.curriculum import segments
 from pretrain_llm.contract.meshes import context_unit
 
@@ -25,7 +25,7 @@ from .memory import (
     memory_plan,
     microbatch,
 )
-from .parameters import gathered_elements
+from .parameters import gathered_elements, in_blocks
 
 _MODES = ("none", "selective", "full")
 _FORWARD_SHARE = 1 / 3  # of 6 N D
@@ -93,10 +93,10 @@ def _divides_segments(config: RunConfig) -> bool:
 def legal_configs(config: RunConfig) -> Iterator[RunConfig]:
     """Every mesh that the API's rules and torchtitan allow for this world and global batch."""
     for tensor in _divisors(config.nodes.devices_per_node):
-        if not _splits_model(config, tensor):
+        if tensor > 1 and not _splits_model(config, tensor):
             continue
         for pipeline in _divisors(world_size(config) // tensor):
-            if pipeline > 1 and (config.model.tie_embeddings or pipeline > config.model.num_layers):
+            if pipeline > 1 and not _cuts_model(config, pipeline):
                 continue
             for context in _contexts(config, tensor, world_size(config) // (tensor * pipeline)):
                 yield from _data_parallel(config, tensor, pipeline, context)
@@ -104,16 +104,24 @@ def legal_configs(config: RunConfig) -> Iterator[RunConfig]:
 
 def _contexts(config: RunConfig, tensor: int, ranks: int) -> Iterator[int]:
     """Degrees that leave a rank enough tokens of a sequence to be worth their messages."""
-    length = config.training.sequence_length
-    for context in _divisors(ranks):
+    length, is_whole = config.training.sequence_length, config.model.architecture in UNSPLIT
+    for context in (1,) if is_whole else _divisors(ranks):
         is_worth_it = context == 1 or length // context >= _FEWEST_TOKENS
         if is_worth_it and length % context_unit(context, tensor) == 0:
             yield context
 
 
+def _cuts_model(config: RunConfig, pipeline: int) -> bool:
+    model = config.model
+    is_whole = model.tie_embeddings or model.architecture in UNSPLIT
+    return not is_whole and pipeline <= model.num_layers
+
+
 def _splits_model(config: RunConfig, tensor: int) -> bool:
     """Heads by the API's rule; the sequence because torchtitan's sequence parallelism is on."""
     model = config.model
+    if model.architecture in UNSPLIT or config.training.optimizer.name == "Muon":
+        return False
     split = (
         model.num_heads,
         model.num_kv_heads,
@@ -242,6 +250,6 @@ def _rank_elements(config: RunConfig) -> float:
         config.parallelism,
     )
     ends = shapes.embedding(model) + shapes.head(model)
-    total = model.num_layers * gathered_elements(shapes.block(model), mesh.tensor_parallel)
+    total = in_blocks(model, lambda each: gathered_elements(each, mesh.tensor_parallel))
     total += gathered_elements(ends, mesh.tensor_parallel)
     return total / mesh.pipeline_parallel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import gpt2, gpt_neox, llama, nanochat, olmo2
+from . import gpt2, gpt_neox, llama, nanochat, nanochat_2026, olmo2
 from .family import Family, Microbatch, Weight, Weights
 
 __all__ = ["FAMILIES", "Family", "Microbatch", "Weight", "Weights", "family"]
@@ -19,6 +19,7 @@ FAMILIES: Mapping[str, Family] = {
     "smollm3": llama.FAMILY,  # planned as if all blocks had the table of rotations that 3 in 4 have
     "gpt2": gpt2.FAMILY,
     "nanochat": nanochat.FAMILY,
+    "nanochat_2026": nanochat_2026.FAMILY,
 }
 
 

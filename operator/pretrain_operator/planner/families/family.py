@@ -17,6 +17,7 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     split: int | None = None  # dimension that tensor parallelism divides; None: replicated
+    is_table: bool = False  # of a block: looked up by token, in no matmul and not Muon's
 
     @property
     def elements(self) -> int:
@@ -24,6 +25,10 @@ class Weight:
 
 
 Weights = tuple[Weight, ...]
+
+
+def nothing(model: ModelConfig) -> Weights:  # noqa: ARG001
+    return ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Family:
     embedding: Callable[[ModelConfig], Weights]
     """The table of tokens first."""
     block: Callable[[ModelConfig], Weights]
+    """What every block has."""
     head: Callable[[ModelConfig], Weights]
     """Final norm and, unless it is the embedding, the output layer."""
 
@@ -57,3 +63,7 @@ class Family:
     """Of a block's forward matmuls, by mode of activation checkpointing."""
     attention_flops: Callable[[ModelConfig, int], float]
     """Of scores and values, forward and backward, a token, for a sequence length."""
+
+    alternate: Callable[[ModelConfig], Weights] = nothing
+    """What every other block, the last one among them, has beside. Bytes of activations are then
+    the mean of two blocks. None in a family that pipelines may cut."""
