@@ -9,11 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pretrain_llm.contract.status import StatusDocument
+
 from . import conditions, stages
 from .api.status import MAX_INCIDENTS, IncidentStatus, IncidentTotals, RunStatus
 from .stages import Stage
+from .times import epoch_seconds, micro_timestamp
 
 PHASES = ("detect", "reschedule", "restore", "first_step")
+
+
+def heard(status: RunStatus, document: StatusDocument) -> RunStatus:
+    """With the coordinator whose rounds are counted.
+
+    A new coordinator goes on with the numbers that its agents tell it, so that a round has one
+    number for the whole attempt. Only one that lost all agents too, as a suspension does, begins at
+    1 again: its rounds are told by being below those counted, or by being formed after the fault
+    of the same number, once, when it has its first round.
+    """
+    started_at = micro_timestamp(document.started_at)
+    if document.round == 0 or status.coordinator_started_at == started_at:
+        return status
+    counted = 0 if _begins_anew(status, document) else status.last_incident_round
+    return status.model_copy(
+        update={"coordinator_started_at": started_at, "last_incident_round": counted}
+    )
+
+
+def _begins_anew(status: RunStatus, document: StatusDocument) -> bool:
+    if document.round != status.last_incident_round or not status.incidents:
+        return document.round < status.last_incident_round
+    told_until = epoch_seconds(status.incidents[-1].time) + 1.0  # it has whole seconds
+    return document.round_formed_at is not None and document.round_formed_at > told_until
 
 
 def with_incident(status: RunStatus, entry: IncidentStatus) -> RunStatus:

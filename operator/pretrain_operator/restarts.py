@@ -30,7 +30,7 @@ from .manifests.inputs import training_digest
 from .manifests.training import COMPONENT
 from .observed import KubernetesObject
 from .stages import Stop, current
-from .times import micro_timestamp, timestamp
+from .times import timestamp
 
 BARREN_INCIDENTS = 3  # in a row without a step between them
 START_FAILURES = 3  # of one slot's pods, none of which joined a round
@@ -72,7 +72,7 @@ def with_incidents(case: Case, status: RunStatus) -> Judged:
     document = case.document(status)
     if document is None:
         return Judged(status)
-    judged = Judged(_heard(status, document))
+    judged = Judged(record.heard(status, document))
     known_round = judged.status.last_incident_round
     for incident, fault in _faults(case, document):
         if incident.round > known_round:
@@ -80,25 +80,6 @@ def with_incidents(case: Case, status: RunStatus) -> Judged:
         else:
             judged = _refreshed(judged, incident, fault)
     return Judged(_progressed(judged.status, _step(document)), judged.stop)
-
-
-def _heard(status: RunStatus, document: StatusDocument) -> RunStatus:
-    """With the coordinator whose rounds are counted.
-
-    A new coordinator goes on with the numbers that its agents tell it, so that a round has one
-    number for the whole attempt. Only one that lost all agents too begins at 1 again: its rounds
-    are told by being below those counted, once, when it has its first round.
-    """
-    started_at = micro_timestamp(document.started_at)
-    if document.round == 0 or status.coordinator_started_at == started_at:
-        return status
-    begins_anew = document.round < status.last_incident_round
-    return status.model_copy(
-        update={
-            "coordinator_started_at": started_at,
-            "last_incident_round": 0 if begins_anew else status.last_incident_round,
-        }
-    )
 
 
 def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fault]]:

@@ -217,6 +217,27 @@ def test_new_coordinator_that_counts_rounds_anew_is_still_heard():
     assert [item.round for item in world.status.incidents] == [7, 1]
 
 
+def test_fault_in_the_first_round_after_a_suspension_is_not_the_one_in_the_first_before():
+    """Both have number 1: the coordinator of the resumed run knows nothing of the other."""
+    simulation = training_run()
+    world = simulation.world
+    kill_worker(simulation)
+    settle(simulation)
+    assert world.document is not None
+    assert world.document.round == world.status.last_incident_round == 1
+    world.now += 60
+    fault = FaultReport(1, 0, world.now, signal=9)
+    incident = Incident(1, world.now, "WorkerExit", first_fault=fault, last_step=40)
+    anew = replace(world.document, started_at=world.now - 30, round_formed_at=world.now - 20)
+    world.document = replace(anew, incidents=(), broken=False)
+    settle(simulation)
+    world.document = replace(anew, incidents=(incident,), broken=True)
+    settle(simulation)
+    settle(simulation)
+    assert world.status.budgets.total == 2
+    assert [item.round for item in world.status.incidents] == [1, 1]
+
+
 def test_late_fault_of_an_older_time_told_by_a_new_coordinator_is_charged_once():
     simulation = training_run()
     world = simulation.world
