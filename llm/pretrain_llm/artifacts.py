@@ -146,6 +146,7 @@ def _result(folder: Path, manifest: ArtifactManifest) -> StageResult:
         digest=artifact_digest(manifest),
         step=manifest.step,
         source_digests=manifest.source_digests,
+        mean_of=manifest.mean_of,
         metrics=manifest.metrics,
         seconds=manifest.seconds,
     )

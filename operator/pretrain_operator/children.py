@@ -94,7 +94,7 @@ def _training(case: Case, status: RunStatus, settings: Settings) -> tuple[Object
         return ()
     return _training_objects(
         _identity(case.run),
-        config.before_post_training(case.config),
+        config.before_export(case.config),
         settings,
         _Attempt(
             status.attempt,

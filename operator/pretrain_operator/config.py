@@ -29,6 +29,7 @@ from .common_rules import common_violations
 from .curriculum import curriculum_violations, last_length, segment_configs
 from .observed import Run
 from .script import script_config, script_violations
+from .soup import ingredient_configs, soup_violations
 from .spec_error import SpecError
 
 
@@ -58,14 +59,24 @@ def _check(name: str, spec: AnySpec) -> None:
         raise error
 
 
-def before_post_training(config: contract.AnyConfig) -> contract.AnyConfig:
-    """What data, training and export read: editing a later stage does not disturb them."""
-    return replace(config, post_training=()) if isinstance(config, contract.RunConfig) else config
+def before_export(config: contract.AnyConfig) -> contract.AnyConfig:
+    """What data and training read: editing a later stage does not disturb them."""
+    if not isinstance(config, contract.RunConfig):
+        return config
+    return for_export(_without_soup(config))
+
+
+def for_export(config: contract.RunConfig) -> contract.RunConfig:
+    return replace(config, post_training=())
 
 
 def for_post_training(config: contract.RunConfig, name: str) -> contract.RunConfig:
     entries = tuple(entry for entry in config.post_training if entry.name == name)
-    return replace(config, post_training=entries)
+    return replace(_without_soup(config), post_training=entries)
+
+
+def _without_soup(config: contract.RunConfig) -> contract.RunConfig:
+    return replace(config, export=replace(config.export, soup=()))
 
 
 # Rules
@@ -87,6 +98,7 @@ def _titan_violations(spec: RunSpec) -> Iterator[SpecError]:
     yield from _shrinking_violations(spec)
     yield from _model_parallel_violations(spec)
     yield from curriculum_violations(spec, world_size(spec.nodes))
+    yield from soup_violations(spec)
     yield from _post_training_violations(spec)
     yield from _serving_violations(spec)
 
@@ -365,7 +377,7 @@ def _resolved(name: str, spec: RunSpec) -> contract.RunConfig:
         nodes=_nodes(spec.nodes),
         parallelism=parallelism,
         checkpoint=_checkpoint(spec.checkpoint),
-        export=contract.ExportConfig(dtype=spec.export.dtype),
+        export=contract.ExportConfig(dtype=spec.export.dtype, soup=ingredient_configs(spec.export)),
         post_training=_post_training(spec),
     )
 

@@ -34,6 +34,7 @@ def segment_configs(training: Training, data_ranks: int) -> tuple[contract.Segme
             rope_theta=segment.rope_theta,
             learning_rate=segment.learning_rate,
             schedule=_schedule(segment),
+            seed=segment.seed,
             weights=tuple(contract.WeightConfig(w.name, w.weight) for w in segment.weights),
         )
         for segment, _, stated in _batches(training)

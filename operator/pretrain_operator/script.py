@@ -62,6 +62,8 @@ def _spread(spec: ScriptSpec) -> Iterator[SpecError]:
             yield SpecError("script-spreads-itself", field, value, remedy)
     if (dtype := spec.export.dtype) != "bfloat16":
         yield SpecError("script-spreads-itself", "spec.export.dtype", dtype, remedy)
+    if spec.export.soup is not None:
+        yield SpecError("script-spreads-itself", "spec.export.soup", "is set", remedy)
 
 
 def _insight(spec: ScriptSpec) -> Iterator[SpecError]:

@@ -109,7 +109,7 @@ def _data_job(case: Case, spec: RunSpec, common: RunConfig, status: RunStatus) -
         module="pretrain_llm.data",
         own=own,
         field="spec.data.template",
-        config=config.before_post_training(common),
+        config=config.before_export(common),
         inputs=stage_digest(case.spec, own, status.retries),
     )
 
@@ -118,14 +118,16 @@ def _export_job(case: Case, common: RunConfig, status: RunStatus) -> StageJob:
     own = case.spec.export.template
     trained = artifact(status, Stage("Training"))
     source = trained.path if trained else None
+    soup = case.spec.export.soup
+    asked = (source,) if soup is None else (source, soup.model_dump(mode="json"))
     return StageJob(
         name=names.export_job(case.run.name),
         component="export",
         module="pretrain_llm.export",
         own=own,
         field="spec.export.template",
-        config=config.before_post_training(common),
-        inputs=stage_digest(case.spec, own, status.retries, source),
+        config=config.for_export(common),
+        inputs=stage_digest(case.spec, own, status.retries, *asked),
         source=source,
     )
 
@@ -248,6 +250,7 @@ def _made(case: Case, status: RunStatus, stage: Stage) -> Artifact | None:
         digest=result.digest,
         step=result.step,
         source=result.source_digests,
+        mean_of=result.mean_of,
         metrics=result.metrics,
         time=_completion_time(case, job),
     )

@@ -42,10 +42,14 @@ def _stages(status: RunStatus) -> Iterator[Event]:
             f"Artifact-{made.stage}-{made.name}",
             "Normal",
             "StageFinished",
-            f"{title} finished: {made.path}",
+            f"{title} finished: {made.path}{_mean(made)}",
             epoch_seconds(made.time),
         )
         yield from _older_step(made)
+
+
+def _mean(made: Artifact) -> str:
+    return f", the mean of {', '.join(made.mean_of)}" if made.mean_of else ""
 
 
 def _older_step(made: Artifact) -> Iterator[Event]:

@@ -159,7 +159,8 @@ def test_export_of_other_weights_is_noticed(run: RunConfig) -> None:
     folder = Path(export(run).path)
     inputs = open_inputs(run)
     sample = next(windows(inputs.folder, inputs.index, run.training.sequence_length))
-    model = TrainedModel(run.model, run.training.sequence_length, Path(run.layout.checkpoint(6)))
+    shares = {Path(run.layout.checkpoint(6)): 1.0}
+    model = TrainedModel(run.model, run.training.sequence_length, shares)
     exported = ExportedModel(folder)
     logits = model.logits(sample.inputs, sample.positions)
     assert check_logits(logits, exported, sample) < 1e-5

@@ -61,6 +61,14 @@ def _sources(*names: str, **weights: float) -> list[dict[str, Any]]:
     ]
 
 
+def _soup(*ingredients: dict[str, Any]) -> dict[str, Any]:
+    return {"ingredients": list(ingredients)}
+
+
+def _soup(*ingredients: dict[str, Any]) -> dict[str, Any]:
+    return {"ingredients": list(ingredients)}
+
+
 def _weights(*names: str) -> list[dict[str, Any]]:
     return [{"fromStep": 9, "weights": [{"name": name, "weight": 1} for name in names]}]
 
@@ -423,6 +431,32 @@ ROWS = (
         ("257", "256", "lower"),
     ),
     Row(
+        "soup-ingredients-once",
+        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "weight": 2})},
+        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "step": 20})},
+        ("twice", "once"),
+    ),
+    Row(
+        "soup-steps-kept",
+        {"export.soup": _soup({"step": 20}, {"step": 21}, {"run": "other", "step": 22})},
+        {"export.soup": _soup({"step": 20}, {"step": 30}, {}, {"run": "other", "step": 22})},
+        ("21", "keepSteps"),
+        {"checkpoint.keepSteps": [20], "checkpoint.keepEvery": 15},
+    ),
+    Row(
+        "soup-ingredients-once",
+        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "weight": 2})},
+        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "step": 20})},
+        ("twice", "once"),
+    ),
+    Row(
+        "soup-steps-kept",
+        {"export.soup": _soup({"step": 20}, {"step": 21}, {"run": "other", "step": 22})},
+        {"export.soup": _soup({"step": 20}, {"step": 30}, {}, {"run": "other", "step": 22})},
+        ("21", "keepSteps"),
+        {"checkpoint.keepSteps": [20], "checkpoint.keepEvery": 15},
+    ),
+    Row(
         "post-training-unique",
         {"postTraining": _post("a", "a")},
         {"postTraining": _post("a", "b")},
@@ -617,6 +651,13 @@ EDITS = (
         {"postTraining": _post("other")},
     ),
     Edit("trained-length-stays", {"training.steps": 241}, {"suspend": True}, trained=True),
+    Edit(
+        "exported-soup-stays",
+        {"export.soup": _soup({}, {"run": "other"})},
+        {"export.template": {"image": "a:2"}},
+        trained=True,
+        found=("exported already",),
+    ),
     Edit(
         "finished-post-training-stays",
         {"postTraining": []},

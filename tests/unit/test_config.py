@@ -11,6 +11,7 @@ from pretrain_operator.api.family_rules import FAMILIES
 from pretrain_operator.api.parse import run_from_object
 from pretrain_operator.api.rules import IDENTITY, LATER_STAGES, MESH, SHAPES
 from pretrain_operator.api.script_rules import SCRIPT
+from pretrain_operator.api.soup_rules import SOUP
 from pretrain_operator.api.transition_rules import TRANSITIONS
 from pretrain_operator.config import run_config, violations
 from pretrain_operator.spec_error import SpecError
@@ -38,7 +39,16 @@ def test_spec_next_to_a_rule_is_accepted(row: Row):
 def test_rows_cover_every_rule():
     assert {row.rule for row in ROWS} == {
         rule.name
-        for rule in (*SHAPES, *FAMILIES, *MESH, *CURRICULUM, *LATER_STAGES, *IDENTITY, *SCRIPT)
+        for rule in (
+            *SHAPES,
+            *FAMILIES,
+            *MESH,
+            *CURRICULUM,
+            *SOUP,
+            *LATER_STAGES,
+            *IDENTITY,
+            *SCRIPT,
+        )
     }
     assert {edit.rule for edit in EDITS} == {rule.name for rule in TRANSITIONS}
 

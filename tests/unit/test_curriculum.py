@@ -105,6 +105,12 @@ def test_data_order_goes_on_until_weights_or_length_change() -> None:
     assert found[2].order_position(71) == 84
 
 
+def test_segment_with_a_seed_begins_an_order_of_its_own() -> None:
+    first, second = curriculum.segments(run(SegmentConfig(60, seed=7)))
+    assert (first.run.training.seed, second.run.training.seed) == (1, 7)
+    assert (second.order, second.order_position(60)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [

@@ -133,6 +133,7 @@ class SegmentConfig:
     learning_rate: float | None = None
     schedule: ScheduleConfig | None = None
     weights: tuple[WeightConfig, ...] = ()  # of the sources that are read; empty: as they were
+    seed: int | None = None  # of the order of samples that begins here
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,18 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class IngredientConfig:
+    """A checkpoint of a soup."""
+
+    weight: float  # relative to the others'
+    run: str | None = None  # of the same volume; None: this one
+    step: int | None = None  # None: the newest
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     dtype: str  # float32 | bfloat16 | float16
+    soup: tuple[IngredientConfig, ...] = ()  # of which the model is the mean; empty: the newest
 
 
 @dataclass(frozen=True)

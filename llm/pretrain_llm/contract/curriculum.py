@@ -5,7 +5,7 @@ A segment is a stretch of steps of one configuration. What it leaves out is as i
     steps       1 ......... 600 601 ........ 800 801 .... 1000
     segment     0               1                2
     schedule    0 ............................ | 1              begun by a rate or a schedule
-    data order  0 ........... | 1                               begun by weights or a length
+    data order  0 ........... | 1                               begun by weights, a length or a seed
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _next(segment: Segment, changes: SegmentConfig) -> Segment:
     before = segment.consumed(start)
     begins_schedule = changes.learning_rate is not None or changes.schedule is not None
     length, previous = run.training.sequence_length, segment.run.training.sequence_length
-    begins_order = bool(changes.weights) or length != previous
+    begins_order = bool(changes.weights) or changes.seed is not None or length != previous
     return replace(
         segment,
         run=run,
@@ -144,7 +144,7 @@ def _changed(run: RunConfig, changes: SegmentConfig) -> RunConfig:
 
 
 def _training(training: TrainingConfig, changes: SegmentConfig) -> TrainingConfig:
-    names = ("sequence_length", "global_batch_size", "local_batch_size", "schedule")
+    names = ("sequence_length", "global_batch_size", "local_batch_size", "schedule", "seed")
     given: dict[str, Any] = {
         name: value for name in names if (value := getattr(changes, name)) is not None
     }

@@ -42,6 +42,7 @@ class ArtifactManifest:
     files: tuple[FileEntry, ...]
     step: int | None = None
     source_digests: tuple[str, ...] = ()
+    mean_of: tuple[str, ...] = ()  # of an exported soup: run, step and share of each checkpoint
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0

@@ -19,6 +19,7 @@ class StageResult:
     source_digests: tuple[str, ...] = ()  # digests of the artifacts it was made from
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    mean_of: tuple[str, ...] = ()  # of an exported soup: run, step and share of each checkpoint
 
 
 @dataclass(frozen=True)

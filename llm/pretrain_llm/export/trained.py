@@ -5,22 +5,20 @@ On CPU also where there is a GPU: the comparison is of two implementations, not 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from torch.distributed import checkpoint as dcp
 
 from .. import models
 from ..contract.config import ModelConfig
 from ..training import cpu
-
-Weights = dict[str, torch.Tensor]  # by Hugging Face's names, float32
+from . import mean
+from .mean import Shares, Weights
 
 
 class TrainedModel:
-    """Weights of one checkpoint; optimizer state and data position are not read."""
+    """Weights of one checkpoint, or the mean of several; optimizer state and data position are
+    not read."""
 
-    def __init__(self, model: ModelConfig, sequence_length: int, checkpoint: Path) -> None:
+    def __init__(self, model: ModelConfig, sequence_length: int, shares: Shares) -> None:
         cpu.enable()
         spec = models.architecture(model.architecture).model_spec(model, sequence_length)
         self._spec = cpu.adapted(spec)
@@ -30,7 +28,7 @@ class TrainedModel:
         with torch.no_grad():
             self._model.init_weights()  # the rotary tables; the parameters are loaded next
         weights = self._model.state_dict()
-        dcp.load(weights, checkpoint_id=checkpoint, no_dist=True)
+        mean.load(weights, shares)
         self._model.load_state_dict(weights)
         self._model.eval()
 
@@ -41,5 +39,6 @@ class TrainedModel:
         return self._model(tokens, positions=positions, attention_masks=masks).float()
 
     def weights(self) -> Weights:
+        """By Hugging Face's names."""
         adapter = self._spec.state_dict_adapter(self._spec.model, None)
         return adapter.to_hf(self._model.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..contract.manifests import ArtifactManifest, CheckpointManifest
 from ..contract.results import StageResult
 from ..errors import InputError
 from ..training.inputs import Inputs, identity, open_inputs
+from . import soup
+from .soup import Ingredient
 
 STAGE = "Export"
 
@@ -26,18 +29,21 @@ logger = logging.getLogger(__name__)
 def export(run: RunConfig) -> StageResult:
     """Raises InputError, ParityError."""
     inputs = open_inputs(run)
-    checkpoint = newest_verified(Path(run.layout.checkpoints), identity(run, inputs))
+    ours = identity(run, inputs)
+    checkpoint = newest_verified(Path(run.layout.checkpoints), ours)
     folder = Path(run.layout.export(checkpoint.step))
     if checkpoint.step < run.training.steps:
         steps = f"step {checkpoint.step} of {run.training.steps}"
         logger.error("exporting %s: nothing newer verifies (see quarantine/)", steps)
+    sources = soup.ingredients(run, ours, checkpoint)
     run = segment_of(run, checkpoint.step).run  # its length and rotation are the model's
-    inputs_digest = _inputs_digest(run, inputs, checkpoint)
+    inputs_digest = _inputs_digest(run, inputs, checkpoint, sources)
     if result := artifacts.finished(folder, inputs_digest):
         return result
     shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
     folder.mkdir(parents=True)
-    metrics = _write_and_compare(run, inputs, checkpoint.step, folder)
+    shares = {source.folder: source.share for source in sources}
+    metrics = _write_and_compare(run, inputs, shares, folder)
     metrics["stepsMissing"] = run.training.steps - checkpoint.step
     manifest = ArtifactManifest(
         stage=STAGE,
@@ -45,7 +51,8 @@ def export(run: RunConfig) -> StageResult:
         tokenizer_fingerprint=checkpoint.tokenizer_fingerprint,
         files=artifacts.entries(folder),
         step=checkpoint.step,
-        source_digests=(_digest(checkpoint),),
+        source_digests=tuple(_digest(source.manifest) for source in sources),
+        mean_of=tuple(map(str, sources)) if run.export.soup else (),
         metrics=metrics,
         versions={name: version(name) for name in ("torch", "torchtitan", "transformers")},
     )
@@ -77,7 +84,9 @@ def newest_verified(root: Path, ours: Identity) -> CheckpointManifest:
     return found
 
 
-def _write_and_compare(run: RunConfig, inputs: Inputs, step: int, folder: Path) -> dict[str, float]:
+def _write_and_compare(
+    run: RunConfig, inputs: Inputs, shares: dict[Path, float], folder: Path
+) -> dict[str, float]:
     """The folder's files, and the metrics that prove them."""
     from . import heldout, parity  # heavy: not needed where the export is there already
     from .folder import copy_tokenizer, special_token_ids, write_configs, write_weights
@@ -85,7 +94,7 @@ def _write_and_compare(run: RunConfig, inputs: Inputs, step: int, folder: Path) 
 
     model, length, dtype = run.model, run.training.sequence_length, run.export.dtype
     sample = next(heldout.windows(inputs.folder, inputs.index, length))
-    trained = TrainedModel(model, length, Path(run.layout.checkpoint(step)))
+    trained = TrainedModel(model, length, shares)
     trained_logits = trained.logits(sample.inputs, sample.positions)
     weights = trained.weights()
     write_weights(folder, weights, dtype)
@@ -104,9 +113,13 @@ def _write_and_compare(run: RunConfig, inputs: Inputs, step: int, folder: Path) 
     }
 
 
-def _inputs_digest(run: RunConfig, inputs: Inputs, checkpoint: CheckpointManifest) -> str:
+def _inputs_digest(
+    run: RunConfig, inputs: Inputs, checkpoint: CheckpointManifest, sources: Sequence[Ingredient]
+) -> str:
+    shares = [[_digest(source.manifest), source.share] for source in sources]
     return digest(
         {
+            **({"soup": shares} if run.export.soup else {}),
             "checkpoint": _digest(checkpoint),
             "data": inputs.data_digest,
             "model": asdict(run.model),

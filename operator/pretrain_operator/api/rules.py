@@ -16,6 +16,7 @@ from .curriculum_rules import CURRICULUM, LAST_LENGTH
 from .family_rules import FAMILIES
 from .rule import MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
 from .script_rules import ENGINE, SCRIPT, unless_script
+from .soup_rules import SOUP
 from .transition_rules import TRANSITIONS
 
 _GIVEN_RANKS = f"{MODEL_RANKS} * self.parallelism.dataParallelReplicate"
@@ -349,5 +350,5 @@ IDENTITY = (
     ),
 )
 
-_OF_MODELS = SHAPES + FAMILIES + MESH + CURRICULUM + LATER_STAGES + TRANSITIONS
+_OF_MODELS = SHAPES + FAMILIES + MESH + CURRICULUM + SOUP + LATER_STAGES + TRANSITIONS
 RULES = (*map(unless_script, _OF_MODELS), *IDENTITY, *ENGINE, *SCRIPT)

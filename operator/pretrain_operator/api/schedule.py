@@ -56,6 +56,9 @@ class Segment(ApiModel):
         le=10,
         description="Peak rate. The schedule begins anew; other rates change in proportion.",
     )
+    seed: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Of the order of samples, which begins anew."
+    )
     schedule: Schedule | None = Field(
         None,
         description="Begins here and spans the steps until the next segment that has a schedule or "

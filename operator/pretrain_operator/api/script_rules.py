@@ -38,6 +38,7 @@ _SPREAD = _set(
     ("parallelism.pipelineParallel", "self.parallelism.pipelineParallel != 1"),
     ("parallelism.contextParallel", "self.parallelism.contextParallel != 1"),
     ("export.dtype", "self.export.dtype != 'bfloat16'"),
+    ("export.soup", "has(self.export.soup)"),
 )
 _INSIGHT = _set(
     ("checkpoint.memory", "has(self.checkpoint.memory)"),

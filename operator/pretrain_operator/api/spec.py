@@ -16,6 +16,7 @@ from .base import MAX_STEPS, ApiModel, Name
 from .recovery import Recovery
 from .schedule import Schedule, Segment
 from .script import Script
+from .soup import Soup
 
 Architecture = Literal[ARCHITECTURES]  # type: ignore[valid-type]  # one row a model file
 StageName = Annotated[
@@ -343,6 +344,9 @@ class Checkpoint(ApiModel):
 
 class Export(ApiModel):
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Of weights.")
+    soup: Soup | None = Field(
+        None, description="Export the mean of several checkpoints. Default: the newest one."
+    )
     template: PodTemplate = Field(PodTemplate(), description="Overrides for the stage's pod.")
 
 

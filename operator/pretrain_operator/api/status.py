@@ -246,6 +246,9 @@ class Artifact(ApiModel):
     source: tuple[str, ...] = Field(
         (), alias="from", description="Digests of what it was made from."
     )
+    mean_of: tuple[str, ...] = Field(
+        (), description="Of an exported soup: run, step and share of each checkpoint."
+    )
     metrics: dict[str, float] = Field({}, description="What it measured.")
     time: str
 

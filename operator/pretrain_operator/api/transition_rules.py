@@ -101,6 +101,15 @@ TRANSITIONS = (
         " change it back, or create another run under a new name",
     ),
     Rule(
+        "exported-soup-stays",
+        "",
+        "!has(oldSelf.status) || !has(oldSelf.status.artifacts)"
+        " || !oldSelf.status.artifacts.exists(a, a.stage == 'Export')"
+        f" || {_same('export.soup')}",
+        "spec.export.soup was changed, but the model is exported already; change it back, or export"
+        " from another run under a new name",
+    ),
+    Rule(
         "finished-post-training-stays",
         "",
         "!has(oldSelf.status) || !has(oldSelf.status.artifacts)"

@@ -53,7 +53,7 @@ _OWN_OR_LATER: Mapping[str, IncEx | bool] = {
     "storage": {"create"},
     "data": {"template"},
     "nodes": {"template"},
-    "export": {"template"},
+    "export": {"template", "soup"},
 }
 # How training runs: nothing to the other stages, which may have run for hours.
 _TRAINING_ONLY: Mapping[str, IncEx | bool] = {
