@@ -16,6 +16,7 @@ from pretrain_llm.agent import settings
 from pretrain_llm.checkpoints import folders
 from pretrain_llm.contract import codec, exit_codes
 from pretrain_llm.contract.config import (
+    MemoryConfig,
     RunConfig,
     ScheduleConfig,
     SegmentConfig,
@@ -32,7 +33,7 @@ from pretrain_llm.training import cpu
 from pretrain_llm.training.inputs import open_inputs
 
 from .agent_world import World as Cluster
-from .runs import run_config, write_data
+from .runs import changed, mesh, run_config, write_data
 from .worlds import World, all_losses, trained_in_rounds, world
 
 cpu.enable()  # before torchtitan is imported
@@ -217,18 +218,57 @@ def test_exported_model_has_the_length_and_rotation_of_the_last_segment(
     )
 
 
-def test_agents_go_on_with_the_next_segment_and_nobody_is_charged(volume: Path) -> None:
-    run = _run(volume)
-    run = replace(
-        run,
-        nodes=replace(run.nodes, count=2),
-        parallelism=replace(run.parallelism, data_parallel_shard=2),
+def test_boundary_with_tensor_parallelism_has_the_losses_of_one_rank(
+    volume: Path, undisturbed: tuple[RunConfig, list[World]]
+) -> None:
+    run = changed(_run(volume), parallelism=mesh(tensor=2))
+    _write_sources(run)
+    found = trained_in_rounds(run, ranks=2)
+    assert [each.restored_step for each in found[1:]] == [BOUNDARY]
+    assert all_losses(found) == pytest.approx(all_losses(undisturbed[1]), abs=2e-5)
+
+
+def test_boundary_of_pipeline_stages_goes_on_as_on_one_rank(volume: Path) -> None:
+    """Of the same checkpoint: stages draw other first weights than one rank."""
+    whole = changed(_run(volume), model={"tie_embeddings": False})
+    run = changed(whole, parallelism=mesh(pipeline=2))
+    _write_sources(run)
+    found = trained_in_rounds(run, ranks=2)
+    assert [each.restored_step for each in found[1:]] == [BOUNDARY]
+    for step in (9, 12, STEPS):
+        folders.remove(Path(run.layout.checkpoints), step)
+    (alone,) = trained_in_rounds(whole)
+    assert alone.losses == pytest.approx(found[1].losses, abs=2e-5)
+
+
+def test_run_that_goes_on_from_anothers_boundary_with_a_seed_has_another_order(
+    tmp_path: Path, undisturbed: tuple[RunConfig, list[World]]
+) -> None:
+    first, worlds = undisturbed
+    second = replace(
+        changed(first, training={"curriculum": (replace(SECOND, seed=7),)}),
+        run="second",
+        volume=str(tmp_path),
     )
+    for name in ("data", "tokenizer", f"checkpoints/step-{BOUNDARY}"):
+        shutil.copytree(Path(first.layout.root) / name, Path(second.layout.root) / name)
+    (found,) = trained_in_rounds(second)
+    assert found.restored_step == BOUNDARY
+    theirs = all_losses(worlds)
+    assert all(theirs[step] != loss for step, loss in found.losses.items())
+
+
+def test_agents_go_on_with_the_next_segment_and_nobody_is_charged(volume: Path) -> None:
+    """With checkpoints in memory too: at a boundary the volume's is newer, and is what counts."""
+    memory = {"interval": 6, "memory": MemoryConfig(3)}
+    run = changed(_run(volume), nodes={"count": 2}, parallelism=mesh(shard=2), checkpoint=memory)
     _write_sources(run)
     cluster = Cluster(run, settings.WORKER, settings.PRELOAD)
     try:
         end = cluster.seen(lambda s: s.finished, "the end")
         assert {agent.wait(60) for agent in cluster.agents.values()} == {0}
+        assert end.memory_checkpoint
+        assert end.memory_checkpoint.stall_seconds > 0
         assert (end.round, end.incidents, end.replay.steps) == (2, (), 0)
         assert end.progress
         assert (end.progress.step, end.progress.tokens) == (STEPS, 8 * 8 * 32 + 6 * 4 * 64)
