@@ -69,6 +69,12 @@ soak: env-train ## Runs under seeded random faults end as the one without any (S
 bench-recovery: setup ## Recovery from faults against two peers (root; ARGS="--resume --repetitions 3")
 	@$(operator_env)/bin/python -m hack.bench $(ARGS)
 
+.PHONY: bench-throughput bench-gpu
+bench-throughput: env-train ## Tokens/s against bare torchtitan on CPU, the loader's share of a step
+	@PYTHONPATH=llm:operator:. $(train_env)/bin/python -m hack.throughput $(ARGS)
+bench-gpu: env-train ## The same on a GPU: MFU, a save's stall, peak memory; without one it says so
+	@PYTHONPATH=llm:operator:. $(train_env)/bin/python -m hack.throughput --gpu $(ARGS)
+
 ## Checks
 
 .PHONY: verify fmt lint types imports crd golden

@@ -1,0 +1,55 @@
+"""The bench's two trainers: the same configuration, and both train a block when told to."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hack.throughput.__main__ import block_tokens, together
+from hack.throughput.cases import Case
+from hack.throughput.measure import throughput
+from hack.throughput.worker import BARE, OURS, Task, write_shards
+
+from .runs import VOCAB_SIZE, run_config
+
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_shards(tmp_path, VOCAB_SIZE, 20_000)
+    return tmp_path
+
+
+def test_bare_torchtitan_has_our_configuration_but_for_what_is_ours(folder: Path) -> None:
+    from hack.throughput import trainers
+
+    run = run_config(folder, training={"steps": 1000}, checkpoint={"interval": 1000})
+    ours, bare = (trainers.config(Task(system, run, str(folder), 2)) for system in (OURS, BARE))
+    differing = {item.name for item in fields(bare) if not _same(ours, bare, item.name)}
+    assert differing == {"optimizer", "lr_scheduler", "metrics", "dataloader", "checkpoint"}
+    assert ours.optimizer.param_groups == bare.optimizer.param_groups
+    assert ours.metrics.log_freq == bare.metrics.log_freq == 1
+    for name in ("warmup_steps", "decay_ratio", "decay_type", "min_lr_factor", "total_steps"):
+        assert getattr(ours.lr_scheduler, name) == getattr(bare.lr_scheduler, name)
+
+
+def _same(ours: Any, bare: Any, name: str) -> bool:
+    """Models hold functions, which are made anew each time."""
+    if name == "model_spec":
+        return bool(ours.model_spec.flavor == bare.model_spec.flavor)
+    return bool(getattr(ours, name) == getattr(bare, name))
+
+
+def test_both_train_in_turns_on_cpu(folder: Path) -> None:
+    run = run_config(folder, training={"steps": 1000}, checkpoint={"interval": 1000})
+    case, ends = Case("tiny", run, block_steps=2), []
+    pairs = list(together(case, 2, folder, ends))
+    found = throughput(pairs, block_tokens(case))
+    assert found.pairs == 2
+    assert found.ours_tokens_per_second > 0
+    assert ends[0]["flopsPerToken"] > 0
+    assert ends[0]["peakBytes"] is None

@@ -1,0 +1,93 @@
+"""Ratios and tables of `make bench-throughput` and `make bench-gpu`, from figures made up here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hack.throughput import report
+from hack.throughput.measure import LoaderShare, Memory, mfu, throughput
+
+
+def test_ratio_is_the_median_of_pairs_not_of_all_blocks() -> None:
+    """The machine gets four times as slow meanwhile, and both with it."""
+    found = throughput([(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0)], block_tokens=100)
+    assert found.ratio == pytest.approx(1.1)
+    assert found.quartiles == pytest.approx((1.1, 1.1))
+    assert found.ours_tokens_per_second == pytest.approx(100 / 3)
+    assert found.bare_tokens_per_second == pytest.approx(100 / 2.6)
+
+
+@pytest.mark.parametrize(("bare_seconds", "is_met"), [(0.9951, True), (0.9949, False)])
+def test_target_is_five_in_a_thousand(bare_seconds: float, is_met: bool) -> None:
+    assert throughput([(1.0, bare_seconds)], 1).meets_target is is_met
+
+
+def test_no_pair_is_no_measurement() -> None:
+    with pytest.raises(ValueError, match="no pair"):
+        throughput([], 1)
+
+
+def test_mfu_is_of_what_torchtitan_counts() -> None:
+    assert mfu(1000, 6e9, 12e12) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("peak_bytes", "is_met"), [(1.09, True), (1.11, False), (0.91, True), (0.89, False)]
+)
+def test_memory_may_be_a_tenth_beside_the_plan(peak_bytes: float, is_met: bool) -> None:
+    assert Memory(peak_bytes, 1.0).meets_target is is_met
+
+
+@pytest.mark.parametrize(("wait_seconds", "is_met"), [(0.99e-3, True), (1e-3, False)])
+def test_loader_may_take_a_thousandth_of_a_step(wait_seconds: float, is_met: bool) -> None:
+    share = LoaderShare("llama", 1024, 1.0, 0.01, wait_seconds)
+    assert share.meets_target is is_met
+
+
+ROW: dict[str, Any] = {
+    "case": "llama",
+    "pairs": 12,
+    "ours_tokens_per_second": 1234.5,
+    "bare_tokens_per_second": 1230.0,
+    "ratio": 1.0037,
+    "quartiles": (0.99, 1.01),
+    "saveStallSeconds": {"async": 0.1, "sync": 1.5},
+    "meetsTarget": True,
+}
+
+
+def test_cpu_table_has_both_targets() -> None:
+    shares = {
+        "recipe": "nano",
+        "rank_tokens": 65536,
+        "step_seconds": 0.05,
+        "read_seconds": 0.002,
+        "wait_seconds": 40e-6,
+        "share": 8e-4,
+    }
+    table = report.cpu_table(
+        {"environment": {"torch": "2.15.0"}, "throughput": [ROW], "loader": [shares]}
+    )
+    assert "| llama | 12 | 1,234 | 1,230 | 1.0037 (0.990–1.010) | met | 0.10 s | 1.50 s |" in table
+    assert "| nano | 65,536 | 0.05 s | 2.00 ms | 40 µs | 0.0800% | met |" in table
+
+
+def test_gpu_table_has_memory_against_the_plan() -> None:
+    row = {
+        **ROW,
+        "mfu": 0.41,
+        "published": 598_000,
+        "memory": {"peak_bytes": 2.2 * 2**30, "planned_bytes": 2.0 * 2**30},
+    }
+    table = report.gpu_table({"environment": {}, "throughput": [row]})
+    assert "| 598,000 | 41.0% | 2.2 GiB | +10.0% | 0.10 s | 1.50 s | met |" in table
+
+
+def test_page_gets_the_commands_table_and_keeps_the_rest() -> None:
+    page = "a\n<!-- begin: make x -->\nold\n<!-- end: make x -->\nb\n"
+    assert report.page(page, "make x", "new").splitlines()[2] == "new"
+    assert report.page(page, "make x", "new").endswith("-->\nb\n")
+    with pytest.raises(ValueError, match="no place|no <!--"):
+        report.page(page, "make y", "new")
