@@ -1,4 +1,4 @@
-"""The bench's two trainers: the same configuration, and both train a block when told to."""
+"""The bench's two trainers have the same configuration."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from hack.throughput.__main__ import block_tokens, together
-from hack.throughput.cases import Case
-from hack.throughput.measure import throughput
 from hack.throughput.worker import BARE, OURS, Task, write_shards
 
 from .runs import VOCAB_SIZE, run_config
@@ -42,14 +39,3 @@ def _same(ours: Any, bare: Any, name: str) -> bool:
     if name == "model_spec":
         return bool(ours.model_spec.flavor == bare.model_spec.flavor)
     return bool(getattr(ours, name) == getattr(bare, name))
-
-
-def test_both_train_in_turns_on_cpu(folder: Path) -> None:
-    run = run_config(folder, training={"steps": 1000}, checkpoint={"interval": 1000})
-    case, ends = Case("tiny", run, block_steps=2), []
-    pairs = list(together(case, 2, folder, ends))
-    found = throughput(pairs, block_tokens(case))
-    assert found.pairs == 2
-    assert found.ours_tokens_per_second > 0
-    assert ends[0]["flopsPerToken"] > 0
-    assert ends[0]["peakBytes"] is None
