@@ -98,6 +98,10 @@ def test_lines_of_no_step_are_no_run_like_the_plain_one() -> None:
     assert comparison(PLAIN, Outcome(()), SAMPLES).differences
 
 
+def test_incident_of_nobody_has_a_class_too() -> None:
+    assert outcome.fault_class(Incident(1, 0.0, status.STALLED), ()) == "Hang"
+
+
 def test_schedule_is_its_seeds_and_spares_the_steps_without_a_checkpoint() -> None:
     assert schedule.schedule(1, 600, 12) == schedule.schedule(1, 600, 12)
     assert schedule.schedule(1, 600, 12) != schedule.schedule(2, 600, 12)

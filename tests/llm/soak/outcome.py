@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pretrain_llm.contract.status import Incident
 from pretrain_operator import faults, restarts
+from pretrain_operator.api.status import RunStatus
 from pretrain_operator.case import Case
 from pretrain_operator.observed import ObjectKey, Observed
 
@@ -92,7 +93,8 @@ def fault_class(incident: Incident, earlier: Sequence[Incident]) -> str:
     """The operator's verdict, of a pod and a node that look well."""
     pod = ObjectKey("Pod", incident.agent or "")
     known = Observed(now=0.0, objects={pod: {"metadata": {"name": pod.name}, "status": {}}})
-    case = cast(Case, SimpleNamespace(observed=known))
+    run = SimpleNamespace(status=RunStatus())
+    case = cast(Case, SimpleNamespace(run=run, observed=known))
     return faults.fault(restarts.evidence(case, incident, earlier)).row.name
 
 
