@@ -128,10 +128,11 @@ def test_pods_of_a_job_that_backs_off_are_replaced_at_once(walk: Walk) -> None:
     end(1)
 
     def counted() -> bool:
-        job = walk.job("train-1")
-        return job is not None and (job["status"].get("ready"), job["status"]["failed"]) == (2, 3)
+        status = (walk.job("train-1") or {}).get("status", {})
+        return (status.get("ready"), status.get("failed")) == (2, 3)
 
-    eventually(counted, "3 failed pods and 2 ready ones in the Job's status")
+    # The Job controller may tell nothing before it ceases to back off.
+    eventually(counted, "3 failed pods and 2 ready ones in the Job's status", seconds=60)
     assert len(walk.pods("training")) == 2
     walk.finish_training()
     walk.until_state("Exporting")
