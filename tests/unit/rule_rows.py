@@ -444,29 +444,10 @@ ROWS = (
         {"checkpoint.keepSteps": [20], "checkpoint.keepEvery": 15},
     ),
     Row(
-        "soup-ingredients-once",
-        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "weight": 2})},
-        {"export.soup": _soup({}, {"run": "other"}, {"run": "other", "step": 20})},
-        ("twice", "once"),
-    ),
-    Row(
-        "soup-steps-kept",
-        {"export.soup": _soup({"step": 20}, {"step": 21}, {"run": "other", "step": 22})},
-        {"export.soup": _soup({"step": 20}, {"step": 30}, {}, {"run": "other", "step": 22})},
-        ("21", "keepSteps"),
-        {"checkpoint.keepSteps": [20], "checkpoint.keepEvery": 15},
-    ),
-    Row(
         "post-training-unique",
         {"postTraining": _post("a", "a")},
         {"postTraining": _post("a", "b")},
         ("a", "its own"),
-    ),
-    Row(
-        "sources-weighted",
-        {"data.sources": _sources("a", "b", a=1)},
-        {"data.sources": _sources("a", "b", a=1, b=3)},
-        ("a", "give each one"),
     ),
     Row(
         "post-training-names-free",
