@@ -12,6 +12,10 @@ train_env = $(shell hack/envs.sh path train)
 IMAGE_PREFIX ?= ghcr.io/pretrain-dev
 CHECKED := operator llm tests hack examples
 
+# Tests of real processes on a busy machine: what failed runs once more, alone, and both are shown.
+twice = $(1) || { echo "== What failed, once more and alone" >&2; \
+  $(1) --last-failed --last-failed-no-failures none; }
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,15 +55,15 @@ test-unit: env-operator ## The decision core, without a cluster
 test-crash: env-operator ## The operator killed before and after every write of runs with faults
 	@$(operator_env)/bin/python -m pytest tests/unit/test_reconcile_crash.py -m "crash or not crash"
 test-integration: env-operator kubernetes ## The operator and the CRD on a real control plane
-	@$(operator_env)/bin/python -m pytest tests/integration
+	@$(call twice,$(operator_env)/bin/python -m pytest tests/integration)
 test-charts: env-operator kubernetes ## The Helm chart
 	@$(operator_env)/bin/python -m pytest tests/charts
 test-llm: env-train ## Data, training, checkpoints, export, post-training on CPU
-	@$(train_env)/bin/python -m pytest tests/llm
+	@$(call twice,$(train_env)/bin/python -m pytest tests/llm)
 test-e2e: setup ## The demo's run and more faults on a local multi-node cluster (root)
-	@$(operator_env)/bin/python -m pytest tests/e2e -m e2e
+	@$(call twice,$(operator_env)/bin/python -m pytest tests/e2e -m e2e)
 test-faults: setup ## Every kind of fault injected into a run on that cluster (root, 25 minutes)
-	@$(operator_env)/bin/python -m pytest tests/e2e/test_faults.py -m "e2e or faults"
+	@$(operator_env)/bin/python -m pytest tests/e2e/test_faults.py -m "e2e or faults" $(ARGS)
 soak: env-train ## Runs under seeded random faults end as the one without any (SEED=7 ARGS="--steps 1000")
 	@$(train_env)/bin/python -m tests.llm.soak $(if $(SEED),--seeds $(SEED)) $(ARGS)
 

@@ -20,7 +20,7 @@ from pretrain_llm.contract.status import Incident, StatusDocument
 from .agent_world import World, eventually
 from .runs import mesh, run_config, write_data
 
-INTERVAL = 10
+INTERVAL = 60  # at 30 ms a step a fault still comes well before the next copy
 VOLUME_INTERVAL = 10_000
 
 
@@ -47,12 +47,18 @@ def safe_step(status: StatusDocument) -> int:
 
 
 def past_copies(world: World) -> StatusDocument:
-    """The status once this round has a checkpoint in memory that is safe, and steps after it."""
+    """The status between two copies: this round's last one is safe, steps came after it, and the
+    next one is far. A fault now loses those steps and no others.
+    """
     before = world.stepping()
     assert before.progress
     reached = before.progress.step
     return world.seen(
-        lambda s: bool(s.progress and reached < safe_step(s) < s.progress.step - 2),
+        lambda s: bool(
+            s.progress
+            and reached < safe_step(s)
+            and 2 < s.progress.step - safe_step(s) <= INTERVAL // 2
+        ),
         f"copies of a step after {reached}, and steps after it",
     )
 
