@@ -343,6 +343,41 @@ def test_new_coordinator_is_told_what_the_last_one_knew() -> None:
     assert new.rounds.highest_step == 3
 
 
+def test_incident_is_told_on_by_the_next_coordinator_which_ends_it_once() -> None:
+    run = Run()
+    run.report("a", T0 + 5, step(30, T0 + 4.9))
+    run.report("b", T0 + 6, fault(1, T0 + 5.8, exit_code=None, signal=9))
+    early = ledger.view(run.ledger).carried  # what "a" heard last
+    run.wait_again(T0 + 6.5)
+    late = ledger.view(run.ledger).carried
+    next_run = Run()
+    next_run.ledger = told_by_spare(early)
+    next_run.report("b", T0 + 7, carried=late, round_number=2)
+    next_run.report("a", T0 + 7, carried=early, round_number=2)
+    for number in (1, 2):
+        next_run.report("a", T0 + 8, restored(20, T0 + 7.5 + number / 10))
+        next_run.report("a", T0 + 9, step(20 + number, T0 + 8 + number, round_number=2))
+    assert len(next_run.status.incidents) == 1
+    told = next_run.incident
+    assert told.first_fault == run.incident.first_fault
+    assert (told.steps_lost, told.reschedule_seconds, told.restore_seconds) == (10, 0.5, 1.1)
+    assert told.first_step_seconds == 1.4
+
+
+def test_incident_is_carried_until_it_is_over_and_was_read() -> None:
+    run = Run()
+    run.report("b", T0 + 6, fault(1, T0 + 6))
+    assert [told.incident for told in carried_at(run, T0 + 600)] == [run.incident]
+    run.wait_again(T0 + 7)
+    run.report("a", T0 + 9, step(21, T0 + 9, round_number=2))
+    assert [told.over for told in carried_at(run, T0 + 20)] == [True]
+    assert carried_at(run, T0 + 60) == ()
+
+
+def carried_at(run: Run, now: float) -> tuple[protocol.RecentIncident, ...]:
+    return ledger.view(ledger.ticked(run.ledger, now)).carried.incidents
+
+
 def test_start_is_over_with_the_first_step_and_stalls_are_summed_and_carried() -> None:
     run = Run()
     run.report("a", T0 + 1, step(1, T0 + 1), step(2, T0 + 2))

@@ -33,7 +33,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pretrain_llm.agent", description=__doc__)
     parser.add_argument("--worker", help="module:function; default: by the engine")
     parser.add_argument("--preload", help="module; default: by the engine")
-    parser.add_argument("--vanished-seconds", type=float, default=120.0)
+    parser.add_argument("--vanished-seconds", type=float, default=configuration.VANISHED_SECONDS)
     parser.add_argument("--memory-port", type=int, default=environment.MEMORY_PORT)
     return parser.parse_args(argv)
 

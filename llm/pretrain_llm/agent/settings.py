@@ -12,6 +12,8 @@ from ..contract.layout import Layout
 from ..errors import InputError
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own default
+# Where a cluster has no room for a new coordinator, accelerators should not wait for it for ever.
+VANISHED_SECONDS = 1800.0
 GRACE_MARGIN_SECONDS = 3.0  # for the agent itself to leave
 WORKER = "pretrain_llm.training.worker:main"
 PRELOAD = "pretrain_llm.training.preload"
@@ -72,7 +74,7 @@ def settings(
     *,
     worker: str | None = None,
     preload: str | None = None,
-    vanished_seconds: float = 120.0,
+    vanished_seconds: float = VANISHED_SECONDS,
     memory_port: int = environment.MEMORY_PORT,
 ) -> Settings:
     """Raises InputError, OSError, codec.DecodeError."""

@@ -16,7 +16,7 @@ from .data_steps import SkippedData
 from .intervals import Cadence
 from .memory import MemoryStanding, MemoryView
 from .reports import FaultReport, SavedReport, StackReport, StepReport, WorkerReport
-from .status import Replay
+from .status import Incident, Replay
 
 REPORT_PATH = "/agents/report"
 VIEW_PATH = "/agents/view"
@@ -44,6 +44,18 @@ class AgentEvent:
 
 
 @dataclass(frozen=True)
+class RecentIncident:
+    """An incident that its coordinator may not live to tell, and the times it is measured by."""
+
+    incident: Incident
+    broken_at: float
+    next_round: int | None = None
+    formed_at: float | None = None  # of the next round
+    restored_at: float | None = None
+    over: bool = False
+
+
+@dataclass(frozen=True)
 class Carried:
     """What the agents keep for a coordinator that comes after this one."""
 
@@ -55,6 +67,7 @@ class Carried:
     stall_seconds: float = 0.0
     cadence: Cadence = field(default_factory=Cadence)
     skipped: SkippedData = field(default_factory=SkippedData)
+    incidents: tuple[RecentIncident, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..contract import exit_codes, status, symptoms
+from ..contract.protocol import RecentIncident
 from ..contract.reports import PEER, FaultReport, RestoredReport, StackReport, StepReport
 from ..contract.status import Incident, Rollback
 from . import suspects
 from .rounds import Agent, Break, Round
 
 KEPT = 20  # incidents in the status document; the operator remembers the earlier ones
+# Agents keep for the next coordinator what the operator may not have read yet: it looks every few
+# seconds. Every report carries them, so they are few, and soon none.
+CARRIED = 2
+CARRIED_SECONDS = 30.0
 
 # How gloo, NCCL and torch's store say that a peer is gone. The kinds are torch's exceptions.
 _ECHO_KINDS = ("DistBackendError", "DistNetworkError", "DistStoreError")
@@ -138,6 +143,44 @@ def shown(recovery: Recovery) -> Incident:
         return incident
     agent = agents[incident.suspects[0].rank]
     return replace(incident, agent=agent.name, slot=agent.slot, node=agent.node)
+
+
+def carried(recoveries: tuple[Recovery, ...], now: float) -> tuple[RecentIncident, ...]:
+    """What the next coordinator must know of, should this one die now."""
+    return tuple(
+        RecentIncident(shown(r), r.broken_at, r.next_round, r.formed_at, r.restored_at, r.over)
+        for r in recoveries[-CARRIED:]
+        if not r.over or now < r.broken_at + CARRIED_SECONDS
+    )
+
+
+def reminded(
+    recoveries: tuple[Recovery, ...], carried: tuple[RecentIncident, ...]
+) -> tuple[Recovery, ...]:
+    """With what only an earlier coordinator knew. Of two agents that heard of an incident, the one
+    that heard more counts; a later incident has ended it.
+    """
+    known = {recovery.incident.round: recovery for recovery in recoveries}
+    for told in carried:
+        mine = known.get(told.incident.round)
+        if mine is None or _phase(told) > _phase(mine):
+            known[told.incident.round] = Recovery(
+                told.incident,
+                told.broken_at,
+                told.next_round,
+                told.formed_at,
+                told.restored_at,
+                over=told.over,
+            )
+    if list(known.values()) == list(recoveries):
+        return recoveries
+    *earlier, last = (known[number] for number in sorted(known))
+    return (*map(_ended, earlier), last)[-KEPT:]
+
+
+def _phase(told: Recovery | RecentIncident) -> tuple[bool, ...]:
+    """How far a recovery has come; compares."""
+    return told.over, told.restored_at is not None, told.next_round is not None
 
 
 def _ended(recovery: Recovery) -> Recovery:

@@ -93,6 +93,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
         ledger,
         acknowledged={**ledger.acknowledged, report.incarnation: expected},
         trained=progress.reminded(ledger.trained, report.carried),
+        recoveries=incidents.reminded(ledger.recoveries, report.carried.incidents),
         rhythm=cadence.reminded(ledger.rhythm, report.carried.cadence),
         saved=saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined),
         skipped=ledger.skipped.newer(report.carried.skipped),
@@ -144,6 +145,7 @@ def view(ledger: Ledger, incarnation: str | None = None) -> RoundView:
         carried=replace(
             progress.carried(ledger.trained, saved.latest(ledger.saved), ledger.skipped),
             cadence=ledger.rhythm.cadence,
+            incidents=incidents.carried(ledger.recoveries, ledger.rounds.ticked_at),
         ),
         memory=memory.view(
             ledger.memory, current.members if current else (), ledger.restore, ledger.safe

@@ -37,7 +37,7 @@ Tell = Callable[[str], None]
 class Keeper(threading.Thread):
     """Starts anew what has ended before its time, and keeps every incident that is ever told.
 
-    A new coordinator knows nothing of the incidents of the one before.
+    A coordinator tells only of its own incidents and of the newest before it.
     """
 
     def __init__(self, world: World) -> None:
@@ -97,7 +97,7 @@ def outcome(run: RunConfig, strikes: Sequence[Strike] = (), tell: Tell = print) 
         settings.PRELOAD,
         COORDINATOR_OPTIONS,
         allows_faults=True,
-        vanished_seconds=120.0,  # the agent's own: a new coordinator hears of the end
+        vanished_seconds=settings.VANISHED_SECONDS,  # a new coordinator hears of the end
     )
     keeper = Keeper(world)
     keeper.start()
