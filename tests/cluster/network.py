@@ -108,9 +108,9 @@ def set_partition(network: Network, node: str, index: int, *, parted: bool) -> N
     if parted:
         own = pod_range(index)
         rules += (
-            "table ip partition { chain forward { type filter hook forward priority 0;"
-            f" ip saddr {own} ip daddr {POD_RANGE} ip daddr != {own} drop;"
-            f" ip daddr {own} ip saddr {POD_RANGE} ip saddr != {own} drop; }} }}\n"
+            "table ip partition {\nchain forward {\ntype filter hook forward priority 0;\n"
+            f"ip saddr {own} ip daddr {POD_RANGE} ip daddr != {own} drop\n"
+            f"ip daddr {own} ip saddr {POD_RANGE} ip saddr != {own} drop\n}}\n}}\n"
         )
     namespace = f"--net=/run/netns/{network.node_namespace(node)}"
     run("nsenter", namespace, "nft", "-f", "-", stdin=rules)

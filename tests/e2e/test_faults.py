@@ -98,17 +98,20 @@ class Struck:
 
     def incidents_after(self, before: scenario.Object, count: int = 1) -> list[dict[str, Any]]:
         """The new ones of a run that has recovered from them."""
-        known = {(item["attempt"], item["round"]) for item in incidents(before)}
-
-        def new(run: scenario.Object) -> list[dict[str, Any]]:
-            found = incidents(run)
-            return [item for item in found if (item["attempt"], item["round"]) not in known]
 
         def is_over(run: scenario.Object) -> bool:
-            found = new(run)
+            found = new_incidents(run, before)
             return len(found) >= count and found[-1].get("firstStepSeconds") is not None
 
-        return new(self.watch.until("the recovery", is_over, RECOVERED_SECONDS))
+        return new_incidents(self.watch.until("the recovery", is_over, RECOVERED_SECONDS), before)
+
+    def until_told(self, fault_class: str, before: scenario.Object) -> None:
+        """That is the class of the newest incident, a new one."""
+
+        def is_told(run: scenario.Object) -> bool:
+            return fault_class in (item["class"] for item in new_incidents(run, before))
+
+        self.watch.until(f"an incident {fault_class}", is_told, RECOVERED_SECONDS)
 
     def until_stopped(self, state: str) -> scenario.Object:
         def look() -> scenario.Object | None:
@@ -187,6 +190,12 @@ def is_ready(pod: scenario.Object) -> bool:
 def incidents(run: scenario.Object) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run["status"].get("incidents", [])
     return found
+
+
+def new_incidents(run: scenario.Object, before: scenario.Object) -> list[dict[str, Any]]:
+    """The status has the newest only, so that their number says nothing."""
+    known = {(item["attempt"], item["round"]) for item in incidents(before)}
+    return [item for item in incidents(run) if (item["attempt"], item["round"]) not in known]
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +287,8 @@ def cut_power(run: Struck, kind: injection.Kind, before: scenario.Object) -> Non
     try:
         if kind.num_nodes == 1:  # the spare takes over
             expect(kind, run.incidents_after(before)[0])
+        else:  # nobody takes over, and for a while only the agents are known to be gone
+            run.until_told("NodeLost", before)
     finally:
         for node in nodes:
             run.cluster.node(node).power_on()
@@ -330,9 +341,7 @@ def suspend(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
     said = run.inject(kind.name)
     suspended = run.until_stopped("Suspended")
     run.undo(said)
-    known = {(item["attempt"], item["round"]) for item in incidents(before)}
-    new = [i for i in incidents(suspended) if (i["attempt"], i["round"]) not in known]
-    expect(kind, new[0])
+    expect(kind, new_incidents(suspended, before)[0])
 
 
 def misconfigure(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
