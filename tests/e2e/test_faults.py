@@ -7,6 +7,8 @@ and each leaves it stepping with all of its pods.
 from __future__ import annotations
 
 import json
+import os
+import random
 import shlex
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from pretrain_operator import injection
 from .test_main_job import removed, started, variant
 
 IN_CI = ("xid-on-stderr", "nan-loss", "host-oom", "agent-killed")  # what takes 3 minutes
+SOAKED = ("pod-force-deleted", "coordinator-killed", "node-reboot")
+SEED = int(os.environ.get("SEED", "1"))
 CONTROL_NODE = "node-1"  # has the operator and the coordinator
 OTHER_NODES = ("node-2", "node-3")
 RECOVERED_SECONDS = 120.0
@@ -234,6 +238,30 @@ def test_kind_comes_to_what_is_expected(run: Struck, kind: injection.Kind) -> No
     before = run.until_whole()
     PARTICULAR.get(kind.name, strike)(run, kind, before)
     run.until_whole()
+
+
+@pytest.mark.e2e
+def test_seeded_faults_of_pods_and_nodes_leave_every_loss_as_it_was(run: Struck) -> None:
+    """The short form of `make soak` on a cluster: steps that were lost come to the same again.
+
+    After all others, because the coordinator may be on any node then.
+    """
+    known = run.until_whole()["status"]["training"]
+    for name in random.Random(SEED).sample(SOAKED, len(SOAKED)):
+        before = run.until_whole()
+        run.inject(name, *node_options(run, name))
+        run.watch.until_step(scenario.current_step(before) + 15)  # past all that it lost
+    run.cluster.await_ready()
+    training = run.until_whole()["status"]["training"]
+    assert training["replayedSteps"] > known["replayedSteps"]
+    assert training["replayedMaxLossDifference"] == known["replayedMaxLossDifference"]
+
+
+def node_options(run: Struck, name: str) -> tuple[str, ...]:
+    if not name.startswith("node-"):
+        return ()
+    command = run.cluster_command("node {action} {target}")
+    return (f"--node={run.node_apart()}", f"--command={command}")
 
 
 def strike(run: Struck, kind: injection.Kind, before: scenario.Object, *options: str) -> None:
