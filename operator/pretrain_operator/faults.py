@@ -380,6 +380,18 @@ def fault(evidence: Evidence) -> Fault:
     return Fault(next(row for row in TABLE if row.matches(evidence)), evidence)
 
 
+# Why an agent was lost, the reason that says most first.
+_OF_A_LOST_AGENT = ("NodeLost", "DiskPressure", "NodeCordoned", "PodLost", "AgentLost")
+
+
+def outlasts(told: str, found: str) -> bool:
+    """Whether an incident's class `told` stays, though what is seen now would be `found`: evidence
+    may pass before the incident is over, as where a node's power comes back.
+    """
+    ranks = {name: rank for rank, name in enumerate(_OF_A_LOST_AGENT)}
+    return told in ranks and found in ranks and ranks[told] < ranks[found]
+
+
 def blame(fault_class: str) -> Blame:
     """Of a row by its name; a row that is no more blames nobody."""
     return next((row.blames_node for row in TABLE if row.name == fault_class), "Never")

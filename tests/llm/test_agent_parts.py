@@ -78,7 +78,7 @@ def test_reports_arrive_in_order_at_the_inbox(folder: Path) -> None:
         for number in range(300):
             sender.send(restored(number))
         sender.flush(5.0)
-    eventually(lambda: len(taken) == 300, "all reports", 5)
+    eventually(lambda: len(taken) == 300, "all reports", 30)
     assert taken == [restored(number) for number in range(300)]
 
 
@@ -118,7 +118,7 @@ def test_inbox_nonsense_is_skipped(folder: Path) -> None:
         sending.sendto(b"\xff{", str(folder / "s"))
     with closing(reports.Sender(str(folder / "s"))) as sender:
         sender.send(restored(1))
-    eventually(lambda: taken == [restored(1)], "the good report", 5)
+    eventually(lambda: taken == [restored(1)], "the good report", 30)
 
 
 def raising(error: BaseException) -> object:
@@ -171,7 +171,7 @@ def test_output_is_copied_and_its_last_lines_kept_without_waiting_for_its_end() 
     assert output.last_lines() == (*lines[-KEPT_LINES:], "no end")
     assert log.getvalue().decode().splitlines() == [f"[3] {line}" for line in lines]
     writing.close()
-    eventually(lambda: log.getvalue().endswith(b"[3] no end\n"), "the end is copied too", 5)
+    eventually(lambda: log.getvalue().endswith(b"[3] no end\n"), "the end is copied too", 30)
 
 
 def test_output_of_one_endless_line_is_cut_into_lines() -> None:

@@ -27,7 +27,14 @@ def world() -> Iterator[World]:
 
 
 def test_worker_killed_next_round_has_the_same_agents(world: World) -> None:
-    before = world.stepping(above=30)
+    before = world.seen(
+        lambda s: bool(
+            s.progress
+            and s.latest_checkpoint
+            and 2 < s.progress.step - s.latest_checkpoint.step < 18
+        ),
+        "steps after a save, and far from the next",
+    )
     members = world.members()
     world.kill_worker(members[1], 0)
 
@@ -42,7 +49,7 @@ def test_worker_killed_next_round_has_the_same_agents(world: World) -> None:
     assert incident.resumed_step % 25 == 0
     assert incident.last_step >= incident.resumed_step
     assert incident.reschedule_seconds is not None
-    assert incident.reschedule_seconds < 2
+    assert incident.reschedule_seconds < 5
     replayed = world.seen(lambda s: s.replay.steps > 0, "steps run twice").replay
     assert replayed.max_loss_difference == 0
 
@@ -87,10 +94,17 @@ def test_coordinator_killed_round_goes_on_and_recovers_later(world: World) -> No
 
 
 def test_coordinator_killed_in_a_recovery_the_next_one_tells_the_incident(world: World) -> None:
-    before = world.stepping()
-    world.kill_worker(world.members()[1], 0)
-    told = world.seen(lambda s: s.round > before.round, "the next round").incidents[-1]
-    world.coordinator.kill()  # the agents have stopped their workers: they know of the incident
+    before, members = world.stepping(), world.members()
+    world.kill_worker(members[1], 0)
+    number = world.seen(lambda s: s.round > before.round, "the next round").round
+    status = world.seen(
+        lambda _: all(
+            f"round {number} rank {rank} " in world.log(name) for rank, name in enumerate(members)
+        ),
+        "its workers have met, in the coordinator's store",
+    )
+    told = next(i for i in status.incidents if i.round == before.round)
+    world.coordinator.kill()  # the agents stopped their workers before: they know of the incident
     world.coordinator.wait()
     world.start_coordinator()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ from pretrain_llm.agent import settings
 from pretrain_llm.contract import protocol, status
 from pretrain_llm.contract.config import RunConfig
 
+from . import poisoned_worker
 from .agent_world import World
 from .runs import mesh, run_config, write_data
 from .worlds import trained
@@ -46,14 +48,16 @@ def _logged_losses(world: World) -> dict[int, set[float]]:
 
 
 def test_node_lost_run_shrinks_and_grows_with_the_losses_of_an_unfailed_run(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However fast the machine is, the run lasts until the other node has come: 40 ms a step.
+    monkeypatch.setenv(poisoned_worker.SLOW, json.dumps({"0": 0.01, "1": 0.01}))
     world = World(
         _run(tmp_path / "failed"),
-        settings.WORKER,
+        "tests.llm.poisoned_worker:main",
         settings.PRELOAD,
         # Long enough for the agents to arrive one after the other on a busy machine.
-        coordinator_options=["--shrink-after-seconds", "8"],
+        coordinator_options=["--shrink-after-seconds", "20"],
     )
     try:
         world.stepping(above=25)
@@ -70,8 +74,8 @@ def test_node_lost_run_shrinks_and_grows_with_the_losses_of_an_unfailed_run(
         world.agents[back].send_signal(signal.SIGCONT)
         grown = world.seen(lambda s: _sizes(s) == [(2, 1), (1, 2)], "a round of two nodes")
         end = world.seen(lambda s: s.finished, "the end")
-        assert world.agents[first].wait(10) == 0
-        assert world.agents[back].wait(10) == 0
+        assert world.agents[first].wait(60) == 0
+        assert world.agents[back].wait(60) == 0
         losses = _logged_losses(world)
     finally:
         world.close()

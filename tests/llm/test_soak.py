@@ -20,10 +20,8 @@ SAMPLES = 4  # of two steps
 
 @pytest.mark.usefixtures("warm_workers")
 def test_run_under_seeded_faults_ends_as_the_run_without_to_the_last_bit(tmp_path: Path) -> None:
-    steps = 70
-    strikes = schedule.schedule(
-        2, steps, 3, ("worker-sigkill", "checkpoint-bit-flipped", "node-lost")
-    )
+    steps = 120  # a strike takes a moment to come: none is planned for the last ones
+    strikes = schedule.schedule(2, 70, 3, ("worker-sigkill", "checkpoint-bit-flipped", "node-lost"))
     run = world.soak_run(tmp_path / "struck", steps, in_memory=False)
     struck = world.outcome(run, strikes)
     found = comparison(plain(tmp_path, steps), struck, steps * run.training.global_batch_size)

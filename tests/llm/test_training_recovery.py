@@ -154,7 +154,9 @@ def test_training_with_an_interval_that_changes_saves_alike_on_all_ranks(volume:
     )
     with world(run, ranks=2) as workers:
         workers.wait_for(lambda w: len(w.saved_steps) > 2)
-        (workers.folder / "save-interval").write_text("7")  # as rank 0's agent would
+        part = workers.folder / "save-interval.part"  # whole or not at all, as rank 0's agent does
+        part.write_text("7")
+        part.replace(workers.folder / "save-interval")
         workers.finish()
     *paced, last = workers.saved_steps
     assert last == 60

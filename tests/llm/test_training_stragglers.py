@@ -25,7 +25,8 @@ def test_training_slow_rank_is_named_though_both_finish_each_step_together(volum
     write_data(run.layout, tokens=20_000)
     slow = {poisoned_worker.SLOW: json.dumps({"1": 0.05})}
     with world(run, 2, "tests.llm.poisoned_worker:main", slow) as workers:
-        told = [report for report in workers.finish().reports if report.own_time]
+        workers.finish()
+    told = [report for report in workers.reports if report.own_time]
 
     assert sorted((report.rank, report.own_time.step) for report in told if report.own_time) == [
         (0, REPORTED_STEPS),
@@ -39,4 +40,4 @@ def test_training_slow_rank_is_named_though_both_finish_each_step_together(volum
         times = stragglers.timed(times, POLICY, report, f"pod-{report.rank}", report.own_time)
     (named,) = stragglers.stragglers(times, POLICY, {"pod-1": "node-1"})
     assert (named.rank, named.agent, named.node) == (1, "pod-1", "node-1")
-    assert named.own_seconds > named.median_seconds + 0.04
+    assert named.own_seconds > named.median_seconds + 0.02

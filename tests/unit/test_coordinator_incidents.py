@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pretrain_llm.contract import protocol, status, symptoms
@@ -362,6 +364,23 @@ def test_incident_is_told_on_by_the_next_coordinator_which_ends_it_once() -> Non
     assert told.first_fault == run.incident.first_fault
     assert (told.steps_lost, told.reschedule_seconds, told.restore_seconds) == (10, 0.5, 1.1)
     assert told.first_step_seconds == 1.4
+
+
+def test_recovery_whose_round_went_with_its_coordinator_ends_in_the_one_after() -> None:
+    run = Run()
+    run.report("b", T0 + 6, fault(1, T0 + 6))
+    run.wait_again(T0 + 7)
+    next_run = Run()
+    next_run.ledger = told_by_spare(ledger.view(run.ledger).carried)
+    waiting = replace(next_run.ledger.rounds, highest_round=2)  # neither has begun round 2
+    next_run.ledger = replace(next_run.ledger, rounds=waiting)
+    next_run.report("a", T0 + 9, state=protocol.WAITING)
+    next_run.report("b", T0 + 9, state=protocol.WAITING)
+    assert ledger.view(next_run.ledger).round == 3
+    next_run.report("a", T0 + 10, restored(20, T0 + 10, round_number=3))
+    next_run.report("a", T0 + 11, step(21, T0 + 11, round_number=3))
+    told = next_run.incident
+    assert (told.round, told.reschedule_seconds, told.first_step_seconds) == (1, 3, 1)
 
 
 def test_incident_is_carried_until_it_is_over_and_was_read() -> None:

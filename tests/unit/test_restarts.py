@@ -126,6 +126,9 @@ def test_lost_node_is_blamed_once_kubernetes_has_noticed_it():
     world.nodes = nodes
     settle(simulation)
     assert world.status.incidents[-1].fault_class == "NodeLost"
+    world.nodes[str(lost.node)] = node(str(lost.node))  # before the run has recovered
+    settle(simulation)
+    assert world.status.incidents[-1].fault_class == "NodeLost"
     assert world.status.budgets.total == 1
 
 

@@ -25,6 +25,7 @@ from ..contract.reports import StackReport
 SIGNAL = signal.SIGUSR1
 ANSWER_SECONDS = 1.5  # an answer takes milliseconds on an idle machine
 LOOK_SECONDS = 0.02
+SETTLED_LOOKS = 5  # without a change
 KEPT_FRAMES = 8
 
 _SECTION = "(most recent call first):"
@@ -71,14 +72,15 @@ def collect(pids: Mapping[int, int], files: Mapping[int, Path]) -> list[Stood]:
 def _answers(files: Mapping[int, Path]) -> dict[int, str]:
     """What each file says once it grows no more: a dump has no end mark."""
     texts: dict[int, str] = {}
-    settled: set[int] = set()
+    unchanged = dict.fromkeys(files, 0)  # looks; a worker may be held up in the middle of its dump
     deadline = time.monotonic() + ANSWER_SECONDS
-    while len(settled) < len(files) and time.monotonic() < deadline:
+    while min(unchanged.values(), default=SETTLED_LOOKS) < SETTLED_LOOKS:
+        if time.monotonic() >= deadline:
+            break
         time.sleep(LOOK_SECONDS)
         for rank, file in files.items():
             text = _text(file)
-            if text and text == texts.get(rank):
-                settled.add(rank)
+            unchanged[rank] = unchanged[rank] + 1 if text and text == texts.get(rank) else 0
             texts[rank] = text
     return texts
 

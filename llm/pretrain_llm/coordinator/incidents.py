@@ -179,8 +179,10 @@ def reminded(
 
 
 def _phase(told: Recovery | RecentIncident) -> tuple[bool, ...]:
-    """How far a recovery has come; compares."""
-    return told.over, told.restored_at is not None, told.next_round is not None
+    """How far a recovery has come, and whether its cause is known; compares."""
+    first = told.incident.first_fault
+    has_cause = first is not None and not is_echo(first)
+    return told.over, told.restored_at is not None, told.next_round is not None, has_cause
 
 
 def _ended(recovery: Recovery) -> Recovery:
@@ -211,10 +213,15 @@ def with_round(recoveries: tuple[Recovery, ...], formed: Round) -> tuple[Recover
             recovery.incident, reschedule_seconds=seconds, next_nodes=len(formed.members)
         )
         return replace(
-            recovery, incident=incident, next_round=formed.number, formed_at=formed.formed_at
+            recovery,
+            incident=incident,
+            next_round=formed.number,
+            formed_at=formed.formed_at,
+            restored_at=None,
         )
 
-    return tuple(r if r.over or r.next_round is not None else ongoing(r) for r in recoveries)
+    # One that waits for the steps of a round before `formed` has missed them: its coordinator died.
+    return tuple(r if r.over else ongoing(r) for r in recoveries)
 
 
 def with_restored(

@@ -23,6 +23,7 @@ from ..errors import InputError
 from . import checkpoints, hook, requests
 
 ANSWER_SECONDS = 0.5  # for this program's words to reach the user before the container ends
+SAVE_SECONDS = 0.5  # for another rank to complete the checkpoint that it has in hand
 _FIELD = "spec.recovery.faultInjection"
 
 
@@ -61,8 +62,9 @@ def inject(options: argparse.Namespace, variables: Mapping[str, str]) -> str:
     if options.kind in injection.SIGNALS:
         return _send(injection.SIGNALS[options.kind], found, rank)
     if options.kind in injection.OF_CHECKPOINT:
-        _send(signal.SIGSTOP, found, rank)  # no newer checkpoint is completed meanwhile
+        _send(signal.SIGSTOP, found, rank)  # no newer checkpoint is begun meanwhile
         try:
+            time.sleep(SAVE_SECONDS)
             return f"{_damage(options.kind, variables)}; {_send(signal.SIGKILL, found, rank)}"
         finally:
             _send(signal.SIGCONT, found, rank)
