@@ -9,7 +9,8 @@ from pretrain_operator.api.status import MAX_DISRUPTIONS
 from pretrain_operator.observed import ObjectKey
 
 from .scenarios import settle, training_run
-from .simulation import Simulation, _broken
+from .simulation import Simulation
+from .simulation_faults import break_round
 from .world import changed, key_of
 
 
@@ -28,7 +29,9 @@ def taken_away(reason: str | None) -> Simulation:
     settle(simulation)
     del world.objects[key]
     settle(simulation)
-    _broken(simulation, evidence=STOP_REQUESTED, agent=agent.name, slot=agent.slot, node=agent.node)
+    break_round(
+        simulation, evidence=STOP_REQUESTED, agent=agent.name, slot=agent.slot, node=agent.node
+    )
     settle(simulation)
     return simulation
 

@@ -8,7 +8,8 @@ from pretrain_operator import conditions, names
 from pretrain_operator.settings import Settings
 
 from .scenarios import settle, state, summary, training_run
-from .simulation import Simulation, break_device, label, suspend_for_three_ticks
+from .simulation import Simulation, label
+from .simulation_faults import break_device, suspend_for_three_ticks
 from .world import SETTINGS, Operator
 
 SECONDS = 600

@@ -20,7 +20,8 @@ from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import epoch_seconds, micro_timestamp
 
 from .scenarios import settle, started, step, training_run, until
-from .simulation import Simulation, kill_worker
+from .simulation import Simulation
+from .simulation_faults import kill_worker
 from .test_plan_walk import AWAY, MAX_TICKS, scripted, walked_without
 from .world import START, Operator, changed
 

@@ -28,7 +28,8 @@ from .scenarios import (
     until,
     until_state,
 )
-from .simulation import Simulation, cluster, fail_stage, kill_worker, power_off_node
+from .simulation import Simulation, cluster
+from .simulation_faults import fail_stage, kill_worker, power_off_node
 from .world import Operator, World, changed
 
 # Stops

@@ -9,7 +9,8 @@ import pytest
 from pretrain_operator import conditions
 
 from .runs import demo_body
-from .simulation import Simulation, cluster, kill_worker, power_off_node
+from .simulation import Simulation, cluster
+from .simulation_faults import kill_worker, power_off_node
 from .world import Operator, World
 
 MAX_TICKS = 50

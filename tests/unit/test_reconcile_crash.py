@@ -20,15 +20,13 @@ from pretrain_operator.metrics import Metrics
 from pretrain_operator.settings import Settings
 
 from .runs import demo_body
-from .simulation import (
-    Simulation,
+from .simulation import Simulation, cluster, is_terminating
+from .simulation_faults import (
     ask_not_to_be_restarted,
     break_device,
-    cluster,
     edit_interval,
     fail_job,
     hang,
-    is_terminating,
     kill_worker,
     power_off_node,
     quarantine_newest,

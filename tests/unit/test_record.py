@@ -11,7 +11,8 @@ from pretrain_operator.api.status import MAX_INCIDENTS, IncidentStatus, RunStatu
 from pretrain_operator.cache import RunKey
 from pretrain_operator.metrics import Metrics
 
-from .simulation import cluster, kill_worker, power_off_node
+from .simulation import cluster
+from .simulation_faults import kill_worker, power_off_node
 from .test_plan_scenarios import settle, started
 from .world import World
 

@@ -14,7 +14,8 @@ from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
 
 from .scenarios import settle, state, step, summary, training_run, until
-from .simulation import Simulation, kill_worker, node, power_off_node
+from .simulation import Simulation, node
+from .simulation_faults import kill_worker, power_off_node
 
 
 def _incident(number: int, budget: str, *, stepped: bool) -> IncidentStatus:

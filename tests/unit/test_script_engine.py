@@ -19,7 +19,8 @@ from pretrain_operator.observed import Run
 from pretrain_operator.planner import Assumptions, plan_script
 
 from .runs import demo_body, script_body, set_field
-from .simulation import Simulation, cluster, kill_worker
+from .simulation import Simulation, cluster
+from .simulation_faults import kill_worker
 from .world import Object, Operator, World
 
 EXAMPLE = Path(__file__).parents[2] / "examples/script/run.yaml"

@@ -12,7 +12,8 @@ from pretrain_operator.api.status import IncidentStatus
 from pretrain_operator.observed import ObjectKey
 
 from .scenarios import settle, state, summary, training_run
-from .simulation import Simulation, power_off_node
+from .simulation import Simulation
+from .simulation_faults import power_off_node
 from .test_goodput import UNSCHEDULABLE, account_of, at_step, booked, passed, training_of
 from .world import changed
 

@@ -8,7 +8,8 @@ from pretrain_operator.story import story
 from pretrain_operator.times import epoch_seconds
 
 from .scenarios import settle, started, until_state
-from .simulation import cluster, kill_worker
+from .simulation import cluster
+from .simulation_faults import kill_worker
 from .world import World
 
 
