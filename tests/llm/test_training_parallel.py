@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,7 @@ def _losses(
     folder.mkdir()
     run = _run(folder, family, parallelism, tied=tied)
     write_data(run.layout)
-    ranks = 1 if parallelism == mesh() else 2
-    return trained(run, ranks).losses
+    return trained(run, ranks=math.prod(parallelism.values())).losses
 
 
 def _positions(family: str) -> dict[str, int]:
@@ -89,6 +89,16 @@ def test_training_in_two_pipeline_stages_loss_falls(family: str, tmp_path: Path)
     losses = _losses(tmp_path / "run", family, mesh(pipeline=2), tied=False)
     assert list(losses) == [1, 2, 3]
     assert losses[3] < losses[1]
+
+
+def test_training_in_two_stages_with_shared_sequences_has_the_losses_of_two_stages(
+    tmp_path: Path,
+) -> None:
+    losses = [
+        _losses(tmp_path / str(ranks), "llama", mesh(pipeline=2, context=ranks), tied=False)
+        for ranks in (1, 2)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-6)
 
 
 def test_training_on_one_rank_goes_on_from_a_sequence_shared_by_two(tmp_path: Path) -> None:
