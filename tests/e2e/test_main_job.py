@@ -75,9 +75,16 @@ def test_main_job_with_a_killed_worker_ends_in_an_answer(where: place.Place) -> 
 
 def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: place.Place) -> None:
     assert where.cluster
-    watch = started(
-        where, variant("power", training={"steps": 160}, postTraining=None, serving=None)
+    run = variant(
+        "power",
+        training={"steps": 210},
+        nodes={"min": 1},
+        checkpoint={"interval": 40, "memory": {"interval": 5}},
+        recovery={"shrinkAfterSeconds": 40},  # a pod from a dead node is back before
+        postTraining=None,
+        serving=None,
     )
+    watch = started(where, run)
     before = watch.until_step(20)
 
     # The operator goes and comes back: the run does not notice.
@@ -103,25 +110,55 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     watch.patch({"suspend": False})
     watch.until_step(saved + 10)
 
-    # A node loses its power: the run goes on with the nodes that remain.
+    # A node loses its power, and its memory: the run goes on with the nodes that remain, from the
+    # copy that the other member has.
     host = operator_pod(where)["spec"]["nodeName"]
     victim = next(
         pod["spec"]["nodeName"]
         for pod in watch.training_pods()
-        if pod["spec"].get("nodeName") not in (None, host)
+        if is_live(pod) and pod["spec"].get("nodeName") not in (None, host)
     )
     where.cluster.node(victim).power_off()
     try:
-        done = watch.until_succeeded(timeout_seconds=400)
+        watch.until("the recovery", lambda run: len(over(run)) == 1, 200)
     finally:
         where.cluster.node(victim).power_on()
         where.cluster.await_ready()
-    status = done["status"]
-    assert status["training"]["step"] == 160
-    charged = [item for item in status["incidents"] if item["budget"] != "None"]  # not suspension
-    assert [(item["class"], item["level"]) for item in charged] == [("NodeLost", "NodeReplacement")]
+
+    # No node takes the next pod that goes: the run goes on with the one that is left, until
+    # there is room again.
+    last = [pod["metadata"]["name"] for pod in watch.training_pods() if is_live(pod)][-1]
+    nodes = [node["metadata"]["name"] for node in watch.kube.get("nodes")["items"]]
+    watch.kube.run("cordon", *nodes)
+    try:
+        watch.kube.run("delete", "pod", last, "-n", watch.namespace, "--wait=false")
+        shrunk = watch.until("steps on one node", lambda run: len(over(run)) == 2, 120)
+        assert "on 1 of 2 nodes" in scenario.condition(shrunk, "Succeeded")["message"]
+    finally:
+        watch.kube.run("uncordon", *nodes)
+    status = watch.until_succeeded(timeout_seconds=400)["status"]
+    assert status["training"]["step"] == 210
+    _suspension, lost, left, more = status["incidents"]
+    assert (lost["class"], lost["level"]) == ("NodeLost", "NodeReplacement")
+    assert lost["restoredFrom"] == "Peer"
+    assert lost["stepsLost"] <= 10  # two intervals: a copy may still be on its way
+    assert [(item["level"], item["nodes"], item["stepsLost"]) for item in (left, more)] == [
+        ("Shrink", 1, 0),
+        ("Grow", 2, 0),
+    ]
+    assert status["budgets"]["total"] == 1  # of the lost node
     assert status["training"]["replayedMaxLossDifference"] == 0
     removed(watch)
+
+
+def over(run: scenario.Object) -> list[scenario.Object]:
+    """Incidents that the run has recovered from; a suspension is none."""
+    found = run["status"].get("incidents", ())
+    return [item for item in found if "firstStepSeconds" in item]
+
+
+def is_live(pod: scenario.Object) -> bool:
+    return pod["status"]["phase"] not in ("Succeeded", "Failed")
 
 
 BAD_INPUTS = {
