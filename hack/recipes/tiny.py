@@ -61,7 +61,8 @@ def _model(model: dict[str, Any]) -> dict[str, Any]:
 
 def _source(source: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in source.items() if key in ("name", "weight")}
-    return {**kept, "path": f"corpus/{source['name']}.jsonl", "format": "jsonl"}
+    form = "chat" if source.get("format") == "chat" else "jsonl"
+    return {**kept, "path": f"corpus/{source['name']}.jsonl", "format": form}
 
 
 def _training(training: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .curriculum import curriculum_violations, last_length, segment_configs
 from .observed import Run
 from .script import script_config, script_violations
 from .soup import ingredient_configs, soup_violations
+from .sources import source_violations
 from .spec_error import SpecError
 
 
@@ -93,6 +94,7 @@ def violations(name: str, spec: AnySpec) -> Iterator[SpecError]:
 def _titan_violations(spec: RunSpec) -> Iterator[SpecError]:
     yield from _model_violations(spec.model)
     yield from _input_violations(spec)
+    yield from source_violations(spec)
     yield from _training_violations(spec.training)
     yield from _mesh_violations(spec)
     yield from _shrinking_violations(spec)
@@ -167,16 +169,6 @@ def _input_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = f"exceeds model.vocabSize {spec.model.vocab_size}; raise the model's or lower it"
         field = "spec.tokenizer.train.vocabSize"
         yield SpecError("tokenizer-fits-model", field, train.vocab_size, remedy)
-    if (name := _repeated([source.name for source in spec.data.sources])) is not None:
-        yield SpecError("sources-unique", "spec.data.sources", name, "give each its own name")
-    weighted = [source.name for source in spec.data.sources if source.weight is not None]
-    if 0 < len(weighted) < len(spec.data.sources):
-        remedy = "have a weight, others none; give each one, or none"
-        yield SpecError("sources-weighted", "spec.data.sources", ", ".join(weighted), remedy)
-    if weighted and not any(source.weight for source in spec.data.sources):
-        remedy = "all have weight 0; give one that is read from the first step a positive one"
-        field = "spec.data.sources"
-        yield SpecError("sources-some-weight", field, ", ".join(weighted), remedy)
 
 
 def _training_violations(training: Training) -> Iterator[SpecError]:

@@ -35,6 +35,7 @@ def segment_configs(training: Training, data_ranks: int) -> tuple[contract.Segme
             learning_rate=segment.learning_rate,
             schedule=_schedule(segment),
             seed=segment.seed,
+            reset_optimizer=segment.reset_optimizer or None,
             weights=tuple(contract.WeightConfig(w.name, w.weight) for w in segment.weights),
         )
         for segment, _, stated in _batches(training)

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
 import yaml
@@ -76,7 +77,18 @@ def write_corpus(run: RunConfig, volume: Path) -> None:
         path = volume / source.path.removeprefix(f"{run.volume}/")
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = texts[number :: len(run.data.sources)]
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+        form = as_chat if source.is_chat else as_text
+        path.write_text("".join(json.dumps(form(text)) + "\n" for text in rows))
+
+
+def as_text(text: str) -> dict[str, Any]:
+    return {"text": text}
+
+
+def as_chat(text: str) -> dict[str, Any]:
+    title, _, below = text.partition("\n")
+    asked, said = (("user", title), ("assistant", below))
+    return {"messages": [{"role": role, "content": content} for role, content in (asked, said)]}
 
 
 @pytest.mark.parametrize("name", FORMS)

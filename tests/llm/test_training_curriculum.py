@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import SGD
 
 from pretrain_llm import artifacts
 from pretrain_llm.agent import settings
-from pretrain_llm.checkpoints import folders
-from pretrain_llm.contract import codec, exit_codes
+from pretrain_llm.checkpoints import folders, generations
+from pretrain_llm.contract import codec, environment, exit_codes
 from pretrain_llm.contract.config import (
     MemoryConfig,
     RunConfig,
@@ -25,6 +28,7 @@ from pretrain_llm.contract.config import (
 )
 from pretrain_llm.contract.curriculum import Consumed, segment_of, segments
 from pretrain_llm.contract.manifests import ArtifactManifest
+from pretrain_llm.contract.memory import Generation
 from pretrain_llm.data.index import INDEX, ShardIndex
 from pretrain_llm.data.packed import PackedDataset, order_seed
 from pretrain_llm.errors import InputError
@@ -57,6 +61,7 @@ SECOND = SegmentConfig(
     schedule=ScheduleConfig(0, "linear", 1.0, 0.0),
     weights=(WeightConfig("code", 1.0),),
 )
+RENEWED = replace(SECOND, reset_optimizer=True)
 
 
 def _run(volume: Path) -> RunConfig:
@@ -250,12 +255,86 @@ def test_run_that_goes_on_from_anothers_boundary_with_a_seed_has_another_order(
         run="second",
         volume=str(tmp_path),
     )
-    for name in ("data", "tokenizer", f"checkpoints/step-{BOUNDARY}"):
-        shutil.copytree(Path(first.layout.root) / name, Path(second.layout.root) / name)
+    _copy(first, second, "data", "tokenizer", f"checkpoints/step-{BOUNDARY}")
     (found,) = trained_in_rounds(second)
     assert found.restored_step == BOUNDARY
     theirs = all_losses(worlds)
     assert all(theirs[step] != loss for step, loss in found.losses.items())
+
+
+@pytest.fixture(scope="module")
+def renewed(
+    undisturbed: tuple[RunConfig, list[World]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunConfig, World]:
+    """From the same boundary on, with a new optimiser."""
+    first, _ = undisturbed
+    volume = tmp_path_factory.mktemp("renewed")
+    run = replace(changed(first, training={"curriculum": (RENEWED,)}), volume=str(volume))
+    _copy(first, run, "data", "tokenizer", f"checkpoints/step-{BOUNDARY}")
+    (found,) = trained_in_rounds(run)
+    return run, found
+
+
+def test_segment_with_a_new_optimizer_begins_with_its_first_step(
+    undisturbed: tuple[RunConfig, list[World]], renewed: tuple[RunConfig, World]
+) -> None:
+    carried, (run, found) = all_losses(undisturbed[1]), renewed
+    assert found.losses[BOUNDARY + 1] == carried[BOUNDARY + 1]  # of the same weights and samples
+    assert all(found.losses[step] != carried[step] for step in range(BOUNDARY + 2, STEPS + 1))
+    saved = _optimizer_state(folders.step_folder(Path(run.layout.checkpoints), BOUNDARY + 1))
+    beta1, beta2 = run.training.optimizer.beta1, run.training.optimizer.beta2
+    means = [name for name in saved if name.endswith(".exp_avg")]
+    assert means
+    for name in means:
+        steps, square = saved[name.replace(".exp_avg", ".step")], saved[f"{name}_sq"]
+        assert steps == 1
+        assert torch.allclose(square, (1 - beta2) * (saved[name] / (1 - beta1)) ** 2)
+
+
+def test_segment_with_a_new_optimizer_killed_within_goes_on_with_its_state(
+    tmp_path: Path, renewed: tuple[RunConfig, World]
+) -> None:
+    run, found = replace(renewed[0], volume=str(tmp_path)), renewed[1]
+    _copy(renewed[0], run, "data", "tokenizer", f"checkpoints/step-{BOUNDARY + 1}")
+    (again,) = trained_in_rounds(run)
+    assert again.restored_step == BOUNDARY + 1
+    assert again.losses == {step: found.losses[step] for step in range(BOUNDARY + 2, STEPS + 1)}
+
+
+def test_segment_with_a_new_optimizer_begins_from_memory_as_from_the_volume(
+    tmp_path: Path, renewed: tuple[RunConfig, World]
+) -> None:
+    """Killed when the last step of the one before was in memory, and not yet on the volume."""
+    checkpoint = {"interval": STEPS, "memory": MemoryConfig(BOUNDARY)}
+    run = changed(replace(renewed[0], volume=str(tmp_path)), checkpoint=checkpoint)
+    _copy(renewed[0], run, "data", "tokenizer")
+    here, at = {environment.MEMORY: str(tmp_path / "memory")}, Generation(1, BOUNDARY)
+    with world(run, variables={**here, environment.ROUND: "1"}) as workers:
+        assert workers.exit_codes() == [exit_codes.SAVED]
+    folders.remove(Path(run.layout.checkpoints), BOUNDARY)
+    generations.seal(tmp_path / "memory", at, 0, nodes=1)
+    offered = {**here, environment.ROUND: "2", environment.RESTORE: str(at)}
+    with world(run, variables=offered) as workers:
+        workers.finish()
+    assert workers.losses == renewed[1].losses
+
+
+def _copy(source: RunConfig, target: RunConfig, *names: str) -> None:
+    for name in names:
+        shutil.copytree(Path(source.layout.root) / name, Path(target.layout.root) / name)
+
+
+def _optimizer_state(folder: Path) -> dict[str, torch.Tensor]:
+    """By the names that it is saved by."""
+    reader = FileSystemReader(folder)
+    state = {
+        name: torch.empty(item.size, dtype=item.properties.dtype)
+        for name, item in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(item, TensorStorageMetadata)
+        and name.endswith((".exp_avg", ".exp_avg_sq", ".step"))
+    }
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state
 
 
 def test_agents_go_on_with_the_next_segment_and_nobody_is_charged(volume: Path) -> None:

@@ -59,6 +59,10 @@ def sources(*names: str, **weights: float) -> list[dict[str, Any]]:
     ]
 
 
+def chats(**fields: str) -> dict[str, Any]:
+    return {"name": "chats", "path": "corpus/chats", "format": "chat", **fields}
+
+
 def soup(*ingredients: dict[str, Any]) -> dict[str, Any]:
     return {"ingredients": list(ingredients)}
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .rule_row import CURRICULUM, FOUR_NODES, GPT2, SFT, UNTIED, Row, post, soup, sources, weights
+from .rule_row import (
+    CURRICULUM,
+    FOUR_NODES,
+    GPT2,
+    SFT,
+    UNTIED,
+    Row,
+    chats,
+    post,
+    soup,
+    sources,
+    weights,
+)
 
 ROWS = (
     Row(
@@ -196,6 +208,19 @@ ROWS = (
         {"data.sources": sources("a", "b", a=0, b=0)},
         {"data.sources": sources("a", "b", a=0, b=1)},
         ("a", "b", "positive"),
+    ),
+    Row(
+        "chats-have-messages",
+        {"data.sources": [*sources("a"), chats(textField="chat")]},
+        {"data.sources": [*sources("a"), chats()]},
+        ("chat", "leave it out"),
+    ),
+    Row(
+        "tokenizer-has-text",
+        {"data.sources": [chats()]},
+        {"data.sources": [chats(), *sources("a")]},
+        ("chats", "set"),
+        base={"tokenizer": {"train": {"vocabSize": 4096}}},
     ),
     Row(
         "curriculum-in-steps",

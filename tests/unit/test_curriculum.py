@@ -111,6 +111,13 @@ def test_segment_with_a_seed_begins_an_order_of_its_own() -> None:
     assert (second.order, second.order_position(60)) == (1, 0)
 
 
+def test_segment_with_a_new_optimizer_forgets_at_its_boundary_alone() -> None:
+    begun = SegmentConfig(60, reset_optimizer=True)
+    first, second, third = curriculum.segments(run(begun, SegmentConfig(80, learning_rate=0.01)))
+    assert [second.forgets_at(step) for step in (59, 60, 61)] == [False, True, False]
+    assert not any(each.forgets_at(each.start) for each in (first, third))
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [

@@ -57,11 +57,16 @@ class TokenizerConfig:
 class SourceConfig:
     name: str
     path: str  # file, folder or URL that fsspec opens
-    format: str  # jsonl | parquet | text
+    format: str  # jsonl | parquet | text | chat
     text_field: str
     weight: float | None = (
         None  # share of the samples, relative to the others'; all have one or none
     )
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether it has conversations, and no text."""
+        return self.format == "chat"
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class SegmentConfig:
     schedule: ScheduleConfig | None = None
     weights: tuple[WeightConfig, ...] = ()  # of the sources that are read; empty: as they were
     seed: int | None = None  # of the order of samples that begins here
+    reset_optimizer: bool | None = None  # True: its state begins anew
 
 
 @dataclass(frozen=True)

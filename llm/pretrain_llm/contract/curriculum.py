@@ -46,6 +46,7 @@ class Segment:
     schedule_end: int
     order: int  # data orders that were begun before this one's
     order_samples: int  # consumed in this order before `start`
+    resets_optimizer: bool = False
 
     @property
     def tokens(self) -> int:
@@ -63,6 +64,11 @@ class Segment:
         """Whether the step after so many is trained in this one; past the end, in the last."""
         is_last = self.end >= self.run.training.steps
         return self.start <= finished_steps and (finished_steps < self.end or is_last)
+
+    def forgets_at(self, step: int) -> bool:
+        """Whether the optimiser's state of a checkpoint of this step is the segment before's, and
+        is not gone on with."""
+        return self.resets_optimizer and step == self.start
 
     def order_position(self, data_step: int) -> int:
         """Of the first sample of a global batch, in this segment's order."""
@@ -126,6 +132,7 @@ def _next(segment: Segment, changes: SegmentConfig) -> Segment:
         schedule_start=start if begins_schedule else segment.schedule_start,
         order=segment.order + begins_order,
         order_samples=0 if begins_order else segment.order_position(start),
+        resets_optimizer=bool(changes.reset_optimizer),
     )
 
 

@@ -1,6 +1,7 @@
 """The Data stage: sources to tokenizer, shards, held-out split and a small chat set.
 
     sources --read--> tokenizer --tokenise--> documents --split, shuffle--> shards --> manifest
+    chats ---------------------^ through its chat template
 
 Works in a folder beside the result and renames it when whole, so that a stage killed at any time
 starts again from nothing and ends with the same bytes.
@@ -34,11 +35,12 @@ from ..errors import InputError
 from ..tokenizer import fingerprint
 from . import packing
 from .chat import chat_set
+from .conversations import BadRowError
 from .index import CHAT, INDEX, ShardIndex, open_shards, token_bytes
 from .packed import check_one_sample
 from .sources import SourceFile, UnreadableFileError, source_files
 from .tokenise import cpus, tokenise
-from .vocabulary import Vocabulary, check_fits, write_tokenizer
+from .vocabulary import Vocabulary, chat_template, check_fits, write_tokenizer
 
 _FORMAT = 2  # of what this stage writes: raise it when the same inputs give other bytes
 
@@ -50,6 +52,8 @@ def build(run: RunConfig) -> StageResult:
     digest = inputs_digest(run, files)
     try:
         result = already_there(data, tokenizer, digest) or _make(run, files, digest)
+    except BadRowError as error:
+        raise error.as_input_error("spec.data.sources") from error
     except UnreadableFileError as error:
         raise InputError(
             str(error),
@@ -76,8 +80,10 @@ def check_samples(index: ShardIndex, run: RunConfig) -> None:
 def inputs_digest(run: RunConfig, files: list[SourceFile]) -> str:
     """Digest of all that the shards are a function of: neither model nor sequence length."""
     given = run.tokenizer.path and run.located(run.tokenizer.path)
+    has_chats = any(source.is_chat for source in run.data.sources)
     return config.digest(
-        {
+        ({"chatTemplate": chat_template(run)} if has_chats else {})
+        | {
             "format": _FORMAT,
             "tokenizer": run.tokenizer,
             "given": fingerprint(Path(given)) if given and Path(given).is_dir() else None,

@@ -20,9 +20,15 @@ from fsspec.core import url_to_fs
 
 from ..contract.config import RunConfig, SourceConfig
 from ..errors import InputError
+from .conversations import BadRowError, Placed, conversations
 
 # In a folder of many things, what counts as a source's file; compressed ones have a longer name.
-_MARKS = {"jsonl": ".jsonl", "parquet": ".parquet", "text": ""}
+_MARKS = {
+    "jsonl": (".jsonl",),
+    "parquet": (".parquet",),
+    "text": ("",),
+    "chat": (".jsonl", ".parquet"),
+}
 
 
 SAMPLE_FILES = 64  # open at a time when reading files in turn
@@ -58,8 +64,20 @@ class SourceFile:
     bytes: int
     number: int  # of the source, in the spec's order
 
+    @property
+    def is_chat(self) -> bool:
+        return self.source.is_chat
+
+    def conversations(self) -> Iterator[Placed]:
+        """Of a file of chats, none left out. Raises BadRowError, UnreadableFileError."""
+        try:
+            yield from conversations(self.folder, self.name)
+        except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+            raise UnreadableFileError(f"{self.name} has no rows of chats: {error}") from error
+
     def documents(self) -> Iterator[Document]:
-        """Raises UnreadableFileError. Rows without text are left out, with a warning in the log."""
+        """Of a file of text. Raises UnreadableFileError. Rows without text are left out, with a
+        warning in the log."""
         reader = _READERS[self.source.format](self.folder, text_key=self.source.text_field)
         try:
             for document in reader.read_file(self.name):
@@ -86,12 +104,12 @@ def source_files(run: RunConfig) -> list[SourceFile]:
 
 def _files(source: SourceConfig, location: str, number: int) -> list[SourceFile]:
     field = f"spec.data.sources[{number}]"
-    if source.format not in _READERS:
+    if source.format not in _MARKS:
         raise InputError(
             "no reader for this format",
             field=f"{field}.format",
             value=source.format,
-            remedy=f"Use one of {', '.join(_READERS)}.",
+            remedy=f"Use one of {', '.join(_MARKS)}.",
         )
     folder, names = _listing(source, location, f"{field}.path")
     files = [SourceFile(source, folder, name, folder.size(name) or 0, number) for name in names]
@@ -112,8 +130,8 @@ def _listing(source: SourceConfig, location: str, field: str) -> tuple[DataFolde
             remedy="Name a file or folder that the pod can read; mount its volume if it has one.",
         )
     folder = DataFolder(path, fs=system)
-    mark = _MARKS[source.format]
-    return folder, [name for name in folder.list_files() if _is_source_file(name, mark)]
+    marks = _MARKS[source.format]
+    return folder, [name for name in folder.list_files() if _is_source_file(name, marks)]
 
 
 def _file_system(location: str, field: str) -> tuple[AbstractFileSystem, str]:
@@ -149,15 +167,17 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError"
 
 
-def _is_source_file(name: str, mark: str) -> bool:
+def _is_source_file(name: str, marks: tuple[str, ...]) -> bool:
     base = name.rpartition("/")[2]
-    return mark in base and not base.startswith(".")
+    return any(mark in base for mark in marks) and not base.startswith(".")
 
 
 def _check_documents(files: list[SourceFile], source: SourceConfig, field: str) -> None:
-    """Raises InputError unless there is one document with text; reads no further."""
+    """Raises InputError unless there is one document with text, or one chat; reads no further."""
     try:
-        first = next((document for file in files for document in file.documents()), None)
+        first = next((found for file in files for found in _found(file)), None)
+    except BadRowError as error:
+        raise error.as_input_error(f"{field}.path") from error
     except UnreadableFileError as error:
         raise InputError(
             str(error),
@@ -167,7 +187,7 @@ def _check_documents(files: list[SourceFile], source: SourceConfig, field: str) 
         ) from error
     if first:
         return
-    if any(file.bytes for file in files) and source.format != "text":
+    if any(file.bytes for file in files) and source.format in ("jsonl", "parquet"):
         raise InputError(
             f"no row in {source.path} has text in this field, or the files are not {source.format}",
             field=f"{field}.textField",
@@ -182,14 +202,20 @@ def _check_documents(files: list[SourceFile], source: SourceConfig, field: str) 
     )
 
 
+def _found(file: SourceFile) -> Iterator[Document | Placed]:
+    return file.conversations() if file.is_chat else file.documents()
+
+
 def text_hash(text: str) -> int:
     """64 bits that decide a document's split: equal texts always land on the same side."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def in_turn(files: list[SourceFile]) -> Iterator[str]:
-    """Texts for a sample: a document from each of some evenly spaced files in turn."""
-    readers = [file.documents() for file in files[:: -(-len(files) // SAMPLE_FILES)]]
+    """Texts for a sample: a document from each of some evenly spaced files in turn. Chats are left
+    out: they are no text before there is a tokenizer with a template."""
+    texts = [file for file in files if not file.is_chat]
+    readers = [file.documents() for file in texts[:: -(-len(texts) // SAMPLE_FILES) or 1]]
     while readers:
         for reader in tuple(readers):
             if document := next(reader, None):

@@ -1,4 +1,5 @@
-"""Text to token ids: one datatrove pipeline over all files, a task for every few files.
+"""Text to token ids: a datatrove pipeline over all files, a task for every few files, and another
+over those of chats.
 
 What it writes depends on the files alone, not on the number of CPUs: for each task the token ids of
 its documents one after another, where each document ends, and a ledger of hash, size and source.
@@ -7,10 +8,11 @@ its documents one after another, where each document ends, and a ledger of hash,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +22,13 @@ from datatrove.pipeline.tokens import DocumentTokenizer
 from tokenizers import Tokenizer
 
 from ..tokenizer import TOKENIZER
+from .conversations import ChatTemplate
 from .sources import SourceFile, text_hash
 
 MAX_TASKS = 64  # a constant, so that the order of documents does not hang on the machine
 BATCH_DOCUMENTS = 256  # tokenised at once; bounds the memory a task takes
 
+Read = Callable[[SourceFile], Iterator[Document]]
 LEDGER = np.dtype([("hash", "<u8"), ("bytes", "<u8"), ("source", "<u8")])  # one entry a document
 
 
@@ -50,21 +54,47 @@ class TokenisedTask:
 def tokenise(
     files: list[SourceFile], tokenizer: Path, eos: str, folder: Path, *, token_bytes: int
 ) -> list[TokenisedTask]:
-    """Raises UnreadableFileError."""
+    """Those of text, then those of chats. Raises UnreadableFileError, BadRowError, InputError."""
+    texts = [file for file in files if not file.is_chat]
+    chats = [file for file in files if file.is_chat]
+    template, options = ChatTemplate(tokenizer), _options(tokenizer, eos)
+    if chats:
+        template.check_ends_no_document(eos)
+    rendered = partial(_chats, template=template)
+    return [
+        *_tokenised(texts, folder / "text", _texts, PlainTextTokenizer, options, token_bytes),
+        *_tokenised(chats, folder / "chat", rendered, DocumentTokenizer, options, token_bytes),
+    ]
+
+
+def _options(tokenizer: Path, eos: str) -> dict[str, Any]:
+    return {
+        "tokenizer_name_or_path": str(tokenizer / TOKENIZER),
+        "eos_token": eos,
+        "batch_size": BATCH_DOCUMENTS,
+        "shuffle_documents": False,
+        "save_final_metadata": False,
+    }
+
+
+def _tokenised(
+    files: list[SourceFile],
+    folder: Path,
+    read: Read,
+    kind: type[DocumentTokenizer],
+    options: dict[str, Any],
+    token_bytes: int,
+) -> list[TokenisedTask]:
+    if not files:
+        return []
+    folder.mkdir()
     tasks = min(len(files), MAX_TASKS)
     workers = min(tasks, cpus())
     os.environ["RAYON_NUM_THREADS"] = str(max(1, cpus() // workers))
-    step = PlainTextTokenizer(
-        str(folder),
-        str(tokenizer / TOKENIZER),
-        eos_token=eos,
-        batch_size=BATCH_DOCUMENTS,
-        shuffle_documents=False,
-        save_final_metadata=False,
-    )
-    read = partial(_documents, files=files, folder=folder)
+    documents = partial(_documents, files=files, folder=folder, read=read)
+    steps = [documents, kind(str(folder), **options)]
     logs = str(folder / "logs")
-    LocalPipelineExecutor([read, step], tasks=tasks, workers=workers, logging_dir=logs).run()
+    LocalPipelineExecutor(steps, tasks=tasks, workers=workers, logging_dir=logs).run()
     return [_task(folder, rank, token_bytes) for rank in range(tasks)]
 
 
@@ -76,15 +106,30 @@ def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def _documents(
-    _data: object, rank: int, world_size: int, *, files: list[SourceFile], folder: Path
+    _data: object,
+    rank: int,
+    world_size: int,
+    *,
+    files: list[SourceFile],
+    folder: Path,
+    read: Read,
 ) -> Iterator[Document]:
     """The documents of one task, each entered into the task's ledger."""
     with (folder / f"{rank:05d}.ledger").open("wb") as ledger:
         for file in files[rank::world_size]:
-            for document in file.documents():
+            for document in read(file):
                 entry = (text_hash(document.text), len(document.text.encode()), file.number)
                 ledger.write(np.array(entry, LEDGER).tobytes())
                 yield document
+
+
+def _texts(file: SourceFile) -> Iterator[Document]:
+    return file.documents()
+
+
+def _chats(file: SourceFile, *, template: ChatTemplate) -> Iterator[Document]:
+    for place, text in template.texts(file.conversations()):
+        yield Document(text=text, id=place)
 
 
 def _task(folder: Path, rank: int, token_bytes: int) -> TokenisedTask:

@@ -47,6 +47,7 @@ def write_tokenizer(folder: Path, run: RunConfig, files: list[SourceFile]) -> Vo
         size = run.tokenizer.train_vocab_size
         assert size is not None  # one of the two is set
         _check_trained_size(size, run.model.vocab_size)
+        _check_text(files)
         tokenizer, settings = _trained(size, sample(files)), _settings({})
     check_fits(tokenizer.get_vocab_size(), run.model.vocab_size)
     tokenizer.save(str(folder / TOKENIZER))
@@ -67,7 +68,7 @@ def check_fits(tokens: int, model_vocab_size: int) -> None:
 
 
 def sample(files: list[SourceFile]) -> Iterator[str]:
-    """Up to SAMPLE_BYTES of text from all sources."""
+    """Up to SAMPLE_BYTES of text from all sources; of chats nothing."""
     total = 0
     for text in in_turn(files):
         yield text
@@ -101,14 +102,35 @@ def _check_trained_size(vocab_size: int, model_vocab_size: int) -> None:
     check_fits(vocab_size, model_vocab_size)
 
 
-def _loaded(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
-    """The tokenizer of a folder, with what it lacks for documents and chat."""
-    tokenizer = _read(folder)
+def _check_text(files: list[SourceFile]) -> None:
+    """Raises InputError where there is nothing to train a tokenizer on."""
+    if all(file.is_chat for file in files):
+        raise InputError(
+            "a tokenizer is trained on text, and all sources are chats",
+            field="spec.tokenizer.train",
+            value=", ".join(dict.fromkeys(file.source.name for file in files)),
+            remedy="Add a source of text, or name a tokenizer in spec.tokenizer.path.",
+        )
+
+
+def chat_template(run: RunConfig) -> Any:
+    """Of the tokenizer that is going to be written: the given one's own, or ours."""
+    given = run.tokenizer.path
+    return _settings(_given(Path(run.located(given))) if given else {})["chat_template"]
+
+
+def _given(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, as far as there is one."""
     path, template = folder / TOKENIZER_CONFIG, folder / CHAT_TEMPLATE_FILE
-    given = json.loads(path.read_bytes()) if path.is_file() else {}
+    given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
     if template.is_file():  # where newer libraries keep it
         given["chat_template"] = template.read_text()
-    settings = _settings(given)
+    return given
+
+
+def _loaded(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """The tokenizer of a folder, with what it lacks for documents and chat."""
+    tokenizer, settings = _read(folder), _settings(_given(folder))
     own_chat = settings["chat_template"] != CHAT_TEMPLATE
     needed = [settings["eos_token"], settings["pad_token"]]
     missing = needed if own_chat else [*SPECIAL_TOKENS, *needed]

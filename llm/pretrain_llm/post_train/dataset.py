@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from ..conversation import Conversation, mistake, turns
 from ..errors import InputError
-
-ROLES = ("system", "user", "assistant")
-
-Conversation = list[dict[str, str]]
 
 
 def conversations(path: Path, field: str) -> list[Conversation]:
@@ -46,22 +42,7 @@ def _conversation(line: str, place: str, field: str) -> Conversation:
         raise _bad_line(f"not JSON: {error}", place, field) from error
     if problem := mistake(row):
         raise _bad_line(problem, place, field)
-    return [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
-
-
-def mistake(row: Any) -> str | None:
-    """What is wrong with one example, in words; None: nothing."""
-    turns = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(turns, list) or not turns:
-        return "`messages` is not a list of turns"
-    for number, turn in enumerate(turns):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            return f"messages[{number}].role is none of {', '.join(ROLES)}"
-        if not isinstance(turn.get("content"), str):
-            return f"messages[{number}].content is not text"
-    if not any(turn["role"] == "assistant" for turn in turns):
-        return "no assistant turn to learn from"
-    return None
+    return turns(row)
 
 
 def _bad_line(problem: str, place: str, field: str) -> InputError:

@@ -31,9 +31,10 @@ from ..contract import config, environment
 from ..contract.config import PostTrainingConfig, RunConfig
 from ..contract.manifests import ArtifactManifest
 from ..contract.results import StageResult
+from ..conversation import Conversation
 from ..data.index import CHAT
 from ..errors import InputError
-from .dataset import Conversation, conversations
+from .dataset import conversations
 
 # Method of the API -> its module here, imported on use; each has train(job) -> metrics.
 METHODS = {"SFT": "sft"}

@@ -141,10 +141,7 @@ def _make_state(optimizers: Any) -> None:
     correction: the first weights could not be saved without changing all losses after.
     """
     optimizers.state_dict()
-    for optimizer in optimizers:
-        for state in optimizer.state.values():
-            if "step" in state:
-                state["step"].zero_()
+    optimizers.forget()
 
 
 def _report_saved(saved: SavedReport) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torchtitan.components.optimizer import (
@@ -56,6 +57,17 @@ class Optimizers(OptimizersContainer):
         super().__init__(
             replace(config, optimizer_factory_kwargs_by_name=arguments), model_parts=model_parts
         )
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """As if no step had been made: moments of zero, and the count that AdamW corrects by.
+
+        In place, so that whatever shows or saves the state sees that of a new optimiser.
+        """
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         if self.gate is None or self.gate():

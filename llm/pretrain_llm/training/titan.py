@@ -95,6 +95,8 @@ class Trainer(torchtitan.trainer.Trainer):
         if is_first:
             check_has_next(self._segment, self.step)
             self.lr_schedulers.apply()
+            if self._segment.forgets_at(self.step):
+                self.optimizers.forget()
             self._agreement.listen()
             timed = () if self.config.compile.enable else tuple(self._blocks())
             self._own_time = OwnTime(timed, utils.device_type) if timed else None

@@ -17,6 +17,7 @@ from .family_rules import FAMILIES
 from .rule import MODEL_RANKS, WORLD, Rule, cut_evenly, names, unique
 from .script_rules import ENGINE, SCRIPT, unless_script
 from .soup_rules import SOUP
+from .source_rules import SOURCES
 from .transition_rules import TRANSITIONS
 
 _GIVEN_RANKS = f"{MODEL_RANKS} * self.parallelism.dataParallelReplicate"
@@ -77,28 +78,7 @@ SHAPES = (
         "tokenizer.train.vocabSize %s exceeds model.vocabSize %s; raise the model's or lower it",
         ("self.tokenizer.train.vocabSize", "self.model.vocabSize"),
     ),
-    Rule(
-        "sources-unique",
-        "spec.data",
-        unique("self.sources"),
-        "sources has two entries of one name: %s; give each its own",
-        (names("self.sources"),),
-    ),
-    Rule(
-        "sources-weighted",
-        "spec.data",
-        "self.sources.all(s, has(s.weight)) || !self.sources.exists(s, has(s.weight))",
-        "sources: %s have a weight, others none; give each one, or none",
-        (names("self.sources.filter(s, has(s.weight))"),),
-    ),
-    Rule(
-        "sources-some-weight",
-        "spec.data",
-        "!self.sources.exists(s, has(s.weight))"
-        " || self.sources.exists(s, has(s.weight) && s.weight > 0.0)",
-        "sources all have weight 0: %s; give one that is read from the first step a positive one",
-        (names("self.sources"),),
-    ),
+    *SOURCES,
     Rule(
         "length-one-unit",
         "spec.training",

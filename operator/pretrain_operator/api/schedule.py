@@ -64,3 +64,6 @@ class Segment(ApiModel):
         description="Begins here and spans the steps until the next segment that has a schedule or "
         "a learning rate.",
     )
+    reset_optimizer: bool = Field(
+        False, description="Begin with a new optimiser: its moments are not carried over."
+    )

@@ -38,6 +38,7 @@ Quantity = Annotated[
         }
     ),
 ]
+DEFAULT_TEXT_FIELD = "text"
 KubernetesObject = dict[str, Any]  # passed on as it is; the API server checks it with the pod
 StepsOrAuto = Annotated[
     Annotated[int, Field(ge=1, le=MAX_STEPS)] | Literal["auto"],
@@ -151,11 +152,16 @@ class Source(ApiModel):
     path: Path = Field(
         description="File, folder or URL. A relative path is below the storage's mount point."
     )
-    format: Literal["jsonl", "parquet", "text"] = Field(
-        "jsonl", description="text: a folder of text files, each one document."
+    format: Literal["jsonl", "parquet", "text", "chat"] = Field(
+        "jsonl",
+        description="text: a folder of text files, each one document; chat: JSON Lines or parquet "
+        "with a list of turns, messages, in each row. See docs/data.md.",
     )
     text_field: str = Field(
-        "text", min_length=1, max_length=128, description="Field or column that has the text."
+        DEFAULT_TEXT_FIELD,
+        min_length=1,
+        max_length=128,
+        description="Field or column that has the text.",
     )
     weight: float | None = Field(
         None,
