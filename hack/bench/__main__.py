@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +30,7 @@ from .record import Outcome
 from .systems import System, system
 from .trials import Trial, Turn
 
-TRIALS_FILE = DIRECTORY / "recovery-trials.jsonl"
+TRIALS_FILE = ROOT / "docs" / "recovery-trials.jsonl"  # kept: five repetitions take hours
 REPORT_FILE = DIRECTORY / "recovery.json"
 LOGS = DIRECTORY / "logs"  # of the pods, up to the end of each trial
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -82,7 +82,7 @@ class Bench:
             say(f"{trial}: {error}")
             outcome = Outcome(trial, failure=str(error))
         self._keep_log(trial)
-        record.append(TRIALS_FILE, outcome)
+        record.append(TRIALS_FILE, replace(outcome, commit=versions.commit()))
         return outcome.phases is not None
 
     def _keep_log(self, trial: Trial) -> None:
@@ -173,8 +173,12 @@ def write_report(trials_file: Path = TRIALS_FILE) -> None:
     if not outcomes:
         raise StepError(f"nothing was measured: {trials_file} is not there")
     steps = [o.step_seconds for o in outcomes if o.step_seconds]
-    environment = versions.environment() | {"step": f"{median(steps):.2f} s (median)"}
+    environment = versions.environment() | {
+        "step": f"{median(steps):.2f} s (median)",
+        "commit": ", ".join(dict.fromkeys(o.commit for o in outcomes if o.commit)),
+    }
     document = report.document(outcomes, environment, [asdict(o) for o in outcomes])
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     REPORT_FILE.write_text(json.dumps(document, indent=2) + "\n")
     generated = report.markdown(document)
     PAGE.write_text(report.page(PAGE.read_text(), generated))

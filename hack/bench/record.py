@@ -17,6 +17,7 @@ class Outcome:
     phases: Phases | None = None
     failure: str | None = None  # in place of phases
     step_seconds: float | None = None  # median before the fault
+    commit: str = ""  # of this repository
 
 
 def to_line(outcome: Outcome) -> str:
@@ -26,7 +27,7 @@ def to_line(outcome: Outcome) -> str:
 def from_line(line: str) -> Outcome:
     found = json.loads(line)
     phases = found["phases"] and Phases(**found["phases"])
-    return Outcome(Trial(**found["trial"]), phases, found["failure"], found["step_seconds"])
+    return Outcome(**found | {"trial": Trial(**found["trial"]), "phases": phases})
 
 
 def read(path: Path) -> list[Outcome]:

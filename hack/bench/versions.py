@@ -23,8 +23,11 @@ def environment() -> dict[str, str]:
         "kubernetes": _output(binaries.path("kubelet"), "--version").removeprefix("Kubernetes "),
         "torch": found["torch"],
         "torchtitan": found["torchtitan"],
-        "commit": _output("git", "-C", local_values.ROOT, "rev-parse", "--short", "HEAD"),
     }
+
+
+def commit() -> str:
+    return _output("git", "-C", local_values.ROOT, "rev-parse", "--short", "HEAD")
 
 
 def _output(*command: str | Path) -> str:

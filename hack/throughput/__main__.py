@@ -19,6 +19,7 @@ from .measure import Memory, Pair, mfu, throughput
 from .processes import System, started
 from .worker import BARE, OURS, Task, write_shards
 
+STARTS = 3  # of both systems
 _ROOT = Path(__file__).parents[2]
 _BUILD = _ROOT / "build" / "bench"
 _PAGE = _ROOT / "docs" / "benchmarks.md"
@@ -46,7 +47,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hack.throughput", description=__doc__)
     parser.add_argument("--gpu", action="store_true", help="recipes on this machine's GPU")
-    parser.add_argument("--pairs", type=int, default=20, help="blocks of each system (default 20)")
+    parser.add_argument("--pairs", type=int, default=60, help="blocks of each system (default 60)")
     parser.add_argument("--loader-steps", type=int, default=20, help="steps of the loader alone")
     parser.add_argument("--write", action="store_true", help="write the table into docs, too")
     return parser.parse_args()
@@ -125,17 +126,18 @@ def _task(system: str, case: Case, folder: Path) -> Task:
 
 
 def together(case: Case, pairs: int, folder: Path, ends: list[dict[str, Any]]) -> Iterator[Pair]:
-    """Both are there all the time, and take turns; who is first changes, too."""
-    with ExitStack() as stack:
-        ours, bare = (
-            stack.enter_context(started(_task(system, case, folder), case.ranks))
-            for system in (OURS, BARE)
-        )
-        for system in (ours, bare):
-            system.warm_up()
-        for number in range(pairs):
-            yield _pair(ours, bare) if number % 2 else _pair(bare, ours)[::-1]
-        ends.append(ours.close())
+    """Both are there all the time, and take turns; who is first changes, too. Started thrice."""
+    for _ in range(STARTS):
+        with ExitStack() as stack:
+            ours, bare = (
+                stack.enter_context(started(_task(system, case, folder), case.ranks))
+                for system in (OURS, BARE)
+            )
+            for system in (ours, bare):
+                system.warm_up()
+            for number in range(-(-pairs // STARTS)):
+                yield _pair(ours, bare) if number % 2 else _pair(bare, ours)[::-1]
+            ends.append(ours.close())
 
 
 def _pair(first: System, second: System) -> Pair:
@@ -143,13 +145,13 @@ def _pair(first: System, second: System) -> Pair:
 
 
 def _in_turn(case: Case, pairs: int, folder: Path, ends: list[dict[str, Any]]) -> Iterator[Pair]:
-    """One after the other, four times: the device's memory is for one of them."""
-    for _ in range(4):
+    """One after the other: the device's memory is for one of them."""
+    for _ in range(STARTS):
         blocks = []
         for name in (OURS, BARE):
             with started(_task(name, case, folder), case.ranks) as system:
                 system.warm_up()
-                blocks.append([system.block() for _ in range(-(-pairs // 4))])
+                blocks.append([system.block() for _ in range(-(-pairs // STARTS))])
                 end = system.close()
             if name == OURS:
                 ends.append(end)
@@ -160,7 +162,8 @@ def save_stalls(case: Case, folder: Path) -> dict[str, float]:
     """Seconds that training stands still for a save, medians of our reports."""
     found = {}
     for name, is_async in (("async", True), ("sync", False)):
-        task = Task(OURS, case.run, str(folder), case.block_steps, case.block_steps, is_async)
+        steps = max(2, case.block_steps)  # one save does not wait for the one before
+        task = Task(OURS, case.run, str(folder), steps, steps, is_async)
         with started(task, case.ranks) as system:
             system.warm_up()
             for _ in range(3):

@@ -31,7 +31,7 @@ class Case:
     name: str
     run: RunConfig
     ranks: int = 1
-    block_steps: int = 2  # at a turn
+    block_steps: int = 1  # at a turn
 
 
 def cpu_cases() -> tuple[Case, ...]:

@@ -18,6 +18,7 @@ CASES = (
     "pythia-160m",
     "olmo2-1b",
     "nanochat-d20-2025",
+    "nanochat-d12",
     "scale23x-gpt-1.3b",
     "llama3.1-405b-ref",
 )

@@ -1,18 +1,21 @@
 """The packed samples of this rank, a step ahead of the training.
 
 Which samples come next is a pure function of the step (`data.packed`), so a thread reads those of
-the next step while the device computes: a step waits for nothing but its first batch.
+the next step while the device computes: a step waits for nothing but its first batch, and takes
+it from a queue in microseconds.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 
@@ -68,7 +71,9 @@ class PackedLoader(BaseDataLoader):
             weights=config.segment.run.data.weights,
         )
         self._segment, self._eos_id = config.segment, config.index.eos_id
-        self._rank, self._ranks, self._at_once = dp_rank, dp_world_size, local_batch_size
+        self._rank, self._ranks, self._local_batch = dp_rank, dp_world_size, local_batch_size
+        a_step = config.segment.run.training.global_batch_size // dp_world_size
+        self._at_once = a_step // local_batch_size  # batches of a step
         self._steps = 0  # whose samples were handed out
         self.skipped = SkippedData()
 
@@ -78,13 +83,37 @@ class PackedLoader(BaseDataLoader):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
-        ahead: deque[tuple[int, Future[Batch]]] = deque()
-        with ThreadPoolExecutor(1, "loader") as reader:
-            for step, positions in self._micro_batches(self._steps):
-                ahead.append((step, reader.submit(self._batch, positions)))
-                if step > ahead[0][0]:  # all of the one that is handed out, one of the next
-                    self._steps, batch = ahead.popleft()
-                    yield batch.result()
+        asked: SimpleQueue[int] = SimpleQueue()
+        read: SimpleQueue[tuple[int, Batch] | Exception] = SimpleQueue()
+        reader = threading.Thread(target=self._read, args=(asked, read), name="loader", daemon=True)
+        reader.start()
+        try:
+            asked.put(self._at_once)  # all of a step, and one of the next for each taken
+            while True:
+                asked.put(1)
+                yield self._taken(read)
+        finally:
+            asked.put(0)
+
+    def _taken(self, read: SimpleQueue[tuple[int, Batch] | Exception]) -> Batch:
+        """The next; `__iter__` must not hold it: to free it takes longer than to take it."""
+        taken = read.get()
+        if isinstance(taken, Exception):
+            raise taken
+        self._steps, batch = taken
+        return batch
+
+    def _read(
+        self, asked: SimpleQueue[int], read: SimpleQueue[tuple[int, Batch] | Exception]
+    ) -> None:
+        """As many batches as are asked for; 0 ends it."""
+        try:
+            micro_batches = self._micro_batches(self._steps)
+            while count := asked.get():
+                for step, positions in itertools.islice(micro_batches, count):
+                    read.put((step, self._batch(positions)))
+        except Exception as error:  # the step that asks for it fails of it
+            read.put(error)
 
     def _micro_batches(self, steps: int) -> Iterator[tuple[int, range]]:
         """The number of each step after `steps` with the positions of a local batch, for ever."""
@@ -96,12 +125,15 @@ class PackedLoader(BaseDataLoader):
                 dp_size=self._ranks,
             )
             steps += 1
-            for start in range(0, len(positions), self._at_once):
-                yield steps, positions[start : start + self._at_once]
+            for start in range(0, len(positions), self._local_batch):
+                yield steps, positions[start : start + self._local_batch]
 
     def _batch(self, positions: range) -> Batch:
-        tokens = torch.from_numpy(self._dataset.samples(positions))
-        inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        """By numpy, for the sake of torch's threads: they train meanwhile."""
+        tokens = self._dataset.samples(positions)
+        inputs, labels = (
+            torch.from_numpy(np.ascontiguousarray(part)) for part in (tokens[:, :-1], tokens[:, 1:])
+        )
         return {"input": inputs, "positions": document_positions(inputs, self._eos_id)}, labels
 
     def state_dict(self) -> dict[str, Any]:
