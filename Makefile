@@ -62,7 +62,7 @@ test-llm: env-train ## Data, training, checkpoints, export, post-training on CPU
 	@$(call twice,$(train_env)/bin/python -m pytest tests/llm)
 test-e2e: setup ## The demo's run and more faults on a local multi-node cluster (root)
 	@$(call twice,$(operator_env)/bin/python -m pytest tests/e2e -m e2e)
-test-faults: setup ## Every kind of fault injected into a run on that cluster (root, 25 minutes)
+test-faults: setup ## Every kind of fault injected into a run on that cluster (root, 15 minutes)
 	@$(operator_env)/bin/python -m pytest tests/e2e/test_faults.py -m "e2e or faults" $(ARGS)
 soak: env-train ## Runs under seeded random faults end as the one without any (SEED=7 ARGS="--steps 1000")
 	@$(train_env)/bin/python -m tests.llm.soak $(if $(SEED),--seeds $(SEED)) $(ARGS)
