@@ -19,7 +19,7 @@ from .measure import Memory, Pair, mfu, throughput
 from .processes import System, started
 from .worker import BARE, OURS, Task, write_shards
 
-STARTS = 3  # of both systems
+STARTS = 6  # of both systems
 _ROOT = Path(__file__).parents[2]
 _BUILD = _ROOT / "build" / "bench"
 _PAGE = _ROOT / "docs" / "benchmarks.md"
@@ -126,7 +126,7 @@ def _task(system: str, case: Case, folder: Path) -> Task:
 
 
 def together(case: Case, pairs: int, folder: Path, ends: list[dict[str, Any]]) -> Iterator[Pair]:
-    """Both are there all the time, and take turns; who is first changes, too. Started thrice."""
+    """Both are there all the time, and take turns; who is first changes, too."""
     for _ in range(STARTS):
         with ExitStack() as stack:
             ours, bare = (
