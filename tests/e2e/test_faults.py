@@ -122,7 +122,11 @@ class Struck:
             run = self.watch.object()
             return run if scenario.condition(run, "Succeeded").get("reason") == state else None
 
-        return wait_for(f"the run to be {state}", look, timeout_seconds=RECOVERED_SECONDS)
+        try:
+            return wait_for(f"the run to be {state}", look, timeout_seconds=RECOVERED_SECONDS)
+        except StepError as error:
+            told = incidents(self.watch.object())[-3:]
+            raise AssertionError(f"{error}; its newest incidents: {json.dumps(told)}") from None
 
     def go_on(self) -> None:
         """Any change of the spec; returns when the operator has seen it."""
