@@ -188,7 +188,6 @@ def write_report(trials_file: Path = TRIALS_FILE) -> None:
 
 def run(options: argparse.Namespace) -> None:
     ends_at = time.monotonic() + 60 * options.minutes
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
     if not options.resume:
         TRIALS_FILE.unlink(missing_ok=True)
     done = {outcome.trial for outcome in record.measured(record.read(TRIALS_FILE))}

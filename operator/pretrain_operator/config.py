@@ -31,7 +31,7 @@ from .observed import Run
 from .script import script_config, script_violations
 from .soup import ingredient_configs, soup_violations
 from .sources import source_violations
-from .spec_error import SpecError
+from .spec_error import SpecError, repeated
 
 
 def run_config(run: Run) -> contract.AnyConfig:
@@ -293,7 +293,7 @@ def _model_parallel_violations(spec: RunSpec) -> Iterator[SpecError]:
 
 def _post_training_violations(spec: RunSpec) -> Iterator[SpecError]:
     names = [entry.name for entry in spec.post_training]
-    if (name := _repeated(names)) is not None:
+    if (name := repeated(names)) is not None:
         yield SpecError("post-training-unique", "spec.postTraining", name, "give each its own name")
     for reserved in sorted({"last", "export"} & set(names)):
         remedy = "serving.from uses this name; give the entry another one"
@@ -327,10 +327,6 @@ def _serving_violations(spec: RunSpec) -> Iterator[SpecError]:
         remedy = f"exceeds training.sequenceLength {trained}; lower it"
         field = "spec.serving.maxModelLength"
         yield SpecError("serving-length-trained", field, length, remedy)
-
-
-def _repeated(names: list[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None)
 
 
 # Resolving

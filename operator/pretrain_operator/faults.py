@@ -74,6 +74,7 @@ class Row:
     state: str = conditions.STAGE_FAILED  # of the run, where the level is Stop
     remedy: str = ""
     blames_node: Blame = "Never"
+    of_lost_agent: bool = False  # why one was lost: what tells it may pass, as a node comes back
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,7 @@ TABLE = (
         "Infrastructure",
         "a node stopped answering",
         blames_node="Repeated",
+        of_lost_agent=True,
     ),
     Row(
         "DiskPressure",
@@ -261,6 +263,7 @@ TABLE = (
         "Infrastructure",
         "a pod was evicted because its node's disk was full",
         blames_node="Repeated",
+        of_lost_agent=True,
     ),
     Row(
         "NodeCordoned",
@@ -268,6 +271,7 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "a pod was lost on a cordoned node",
+        of_lost_agent=True,
     ),
     Row(
         "PodLost",
@@ -275,6 +279,7 @@ TABLE = (
         "NodeReplacement",
         "Infrastructure",
         "a pod was taken away",
+        of_lost_agent=True,
     ),
     Row(
         "AgentLost",
@@ -283,6 +288,7 @@ TABLE = (
         "Infrastructure",
         "an agent stopped answering",
         blames_node="Repeated",
+        of_lost_agent=True,
     ),
     Row(
         "NodeUnhealthy",
@@ -380,16 +386,12 @@ def fault(evidence: Evidence) -> Fault:
     return Fault(next(row for row in TABLE if row.matches(evidence)), evidence)
 
 
-# Why an agent was lost, the reason that says most first.
-_OF_A_LOST_AGENT = ("NodeLost", "DiskPressure", "NodeCordoned", "PodLost", "AgentLost")
-
-
 def outlasts(told: str, found: str) -> bool:
-    """Whether an incident's class `told` stays, though what is seen now would be `found`: evidence
-    may pass before the incident is over, as where a node's power comes back.
+    """Whether an incident's class `told` stays, though what is seen now would be `found`: of the
+    reasons why an agent was lost, the one that stands first in the table.
     """
-    ranks = {name: rank for rank, name in enumerate(_OF_A_LOST_AGENT)}
-    return told in ranks and found in ranks and ranks[told] < ranks[found]
+    reasons = [row.name for row in TABLE if row.of_lost_agent]
+    return told in reasons and found in reasons[reasons.index(told) + 1 :]
 
 
 def blame(fault_class: str) -> Blame:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pretrain_llm.contract import config as contract
 
 from .api.spec import Export, RunSpec
-from .spec_error import SpecError
+from .spec_error import SpecError, repeated
 
 
 def ingredient_configs(export: Export) -> tuple[contract.IngredientConfig, ...]:
@@ -21,7 +21,7 @@ def ingredient_configs(export: Export) -> tuple[contract.IngredientConfig, ...]:
 def soup_violations(spec: RunSpec) -> Iterator[SpecError]:
     entries = spec.export.soup.ingredients if spec.export.soup else ()
     field, places = "spec.export.soup.ingredients", [(entry.run, entry.step) for entry in entries]
-    if (place := next((place for place in places if places.count(place) > 1), None)) is not None:
+    if (place := repeated(places)) is not None:
         found = " ".join(str(part) for part in place if part is not None) or "this run's newest"
         remedy = "is there twice; name each checkpoint once, and give it a weight"
         yield SpecError("soup-ingredients-once", field, found, remedy)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .api.spec import DEFAULT_TEXT_FIELD, RunSpec
-from .spec_error import SpecError
+from .spec_error import SpecError, repeated
 
 _FIELD = "spec.data.sources"
 
 
 def source_violations(spec: RunSpec) -> Iterator[SpecError]:
     sources = spec.data.sources
-    names = [source.name for source in sources]
-    if (name := next((name for name in names if names.count(name) > 1), None)) is not None:
+    if (name := repeated([source.name for source in sources])) is not None:
         yield SpecError("sources-unique", _FIELD, name, "give each its own name")
     weighted = [source.name for source in sources if source.weight is not None]
     if 0 < len(weighted) < len(sources):

@@ -46,6 +46,15 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLIN
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def steps_since_save(document: StatusDocument) -> int:
+    """0 also where nothing is saved. Faults are best put between saves: a round that stops while
+    it saves is given half an hour, and one that stops right after it has lost nothing.
+    """
+    if document.progress is None or document.latest_checkpoint is None:
+        return 0
+    return document.progress.step - document.latest_checkpoint.step
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:

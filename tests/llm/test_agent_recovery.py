@@ -14,7 +14,7 @@ import pytest
 from pretrain_llm.contract import protocol, status, symptoms
 from pretrain_llm.faults import acts
 
-from .agent_world import World, eventually, is_alive, small_run
+from .agent_world import World, eventually, is_alive, small_run, steps_since_save
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,7 @@ def world() -> Iterator[World]:
 
 def test_worker_killed_next_round_has_the_same_agents(world: World) -> None:
     before = world.seen(
-        lambda s: bool(
-            s.progress
-            and s.latest_checkpoint
-            and 2 < s.progress.step - s.latest_checkpoint.step < 18
-        ),
+        lambda s: 2 < steps_since_save(s) < 18,
         "steps after a save, and far from the next",
     )
     members = world.members()

@@ -9,15 +9,8 @@ from pathlib import Path
 from pretrain_llm.agent import settings
 from pretrain_llm.contract import status
 
-from .agent_world import World, eventually
+from .agent_world import World, eventually, steps_since_save
 from .runs import mesh, run_config, write_data
-
-
-def _steps_since_save(document: status.StatusDocument) -> int:
-    """A round that stops while it saves is given half an hour."""
-    if document.progress is None or document.latest_checkpoint is None:
-        return 0
-    return document.progress.step - document.latest_checkpoint.step
 
 
 def test_training_worker_stopped_is_named_and_the_others_stack_is_kept(volume: Path) -> None:
@@ -33,7 +26,7 @@ def test_training_worker_stopped_is_named_and_the_others_stack_is_kept(volume: P
     try:
         # Saves after 5 steps until they are measured, then as seldom as the spec allows.
         before = world.seen(
-            lambda s: s.cadence.interval_steps == 40 and _steps_since_save(s) in range(4, 33),
+            lambda s: s.cadence.interval_steps == 40 and steps_since_save(s) in range(4, 33),
             "the interval",
         )
         os.kill(world.worker_pids(world.members()[1])[0], signal.SIGSTOP)

@@ -74,9 +74,7 @@ def _answers(files: Mapping[int, Path]) -> dict[int, str]:
     texts: dict[int, str] = {}
     unchanged = dict.fromkeys(files, 0)  # looks; a worker may be held up in the middle of its dump
     deadline = time.monotonic() + ANSWER_SECONDS
-    while min(unchanged.values(), default=SETTLED_LOOKS) < SETTLED_LOOKS:
-        if time.monotonic() >= deadline:
-            break
+    while any(n < SETTLED_LOOKS for n in unchanged.values()) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         for rank, file in files.items():
             text = _text(file)

@@ -161,21 +161,27 @@ def reminded(
     that heard more counts; a later incident has ended it.
     """
     known = {recovery.incident.round: recovery for recovery in recoveries}
-    for told in carried:
-        mine = known.get(told.incident.round)
-        if mine is None or _phase(told) > _phase(mine):
-            known[told.incident.round] = Recovery(
-                told.incident,
-                told.broken_at,
-                told.next_round,
-                told.formed_at,
-                told.restored_at,
-                over=told.over,
-            )
-    if list(known.values()) == list(recoveries):
+    news = [told for told in carried if _is_news(told, known.get(told.incident.round))]
+    if not news:
         return recoveries
+    known |= {told.incident.round: _resumed(told) for told in news}
     *earlier, last = (known[number] for number in sorted(known))
     return (*map(_ended, earlier), last)[-KEPT:]
+
+
+def _is_news(told: RecentIncident, mine: Recovery | None) -> bool:
+    return mine is None or _phase(told) > _phase(mine)
+
+
+def _resumed(told: RecentIncident) -> Recovery:
+    return Recovery(
+        told.incident,
+        told.broken_at,
+        told.next_round,
+        told.formed_at,
+        told.restored_at,
+        over=told.over,
+    )
 
 
 def _phase(told: Recovery | RecentIncident) -> tuple[bool, ...]:

@@ -22,6 +22,7 @@ from .. import crd
 from ..api.rules import MAX_NAME_LENGTH
 from ..api.spec import RunSpec
 from ..names import SWEEP_LABEL, SWEEP_VALUES_ANNOTATION
+from ..spec_error import repeated
 from .assumptions import Assumptions
 from .plan import plan_run
 from .recipe import RecipeError, manifest, recipe
@@ -100,7 +101,7 @@ def _check_axes(axes: Sequence[Axis]) -> None:
     if not axes:
         raise SweepError("nothing varies; give --set path=value,value, once or more")
     paths = [each.path for each in axes]
-    if twice := next((path for path in paths if paths.count(path) > 1), None):
+    if twice := repeated(paths):
         raise SweepError(f"--set {twice} is given twice; list all its values in one")
     if wrong := next((path for path in paths if not _is_legal(path)), None):
         raise SweepError(f"--set {wrong}: no such field{_nearest(wrong)}; docs/api.md lists them")
