@@ -108,6 +108,8 @@ def test_agent_drained_script_saves_the_step_it_is_in(world: World) -> None:
     leaving = world.members()[1]
     world.agents[leaving].terminate()
     assert world.agents[leaving].wait(30) == exit_codes.SAVED
+    # A new one of the same name before the other has saved, too, would be a restart.
+    world.seen(lambda s: s.broken, "both have saved")
     world.start_agent(int(leaving[-1]), leaving)
 
     incident = world.recovered(before.round).incidents[-1]
