@@ -58,9 +58,9 @@ class Bench:
             self._take(turn)
 
     def _take(self, turn: Turn) -> None:
-        say(f"{turn.system} starts" + (f", {turn.spares} spare" if turn.spares else ""))
+        say(f"{turn.system} starts, {turn.setup}")
         chosen = self._system(turn.system)
-        chosen.start(turn.spares)
+        chosen.start(turn.setup)
         try:
             for trial in turn.trials:
                 if self._is_over():

@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .plain_worker import PATIENCE_VARIABLE
 from .trials import ELASTIC, RECREATE
 
 Object = dict[str, Any]
@@ -61,10 +62,24 @@ def service(namespace: str, system: str) -> Object:
     }
 
 
-def job(system: str, ours: Mapping[str, Any], number: int, nodes: int, script: str) -> Object:
-    """`ours`: our training Job; `number`: of this Job among the system's; `script`: the worker."""
+def job(
+    system: str,
+    ours: Mapping[str, Any],
+    number: int,
+    nodes: int,
+    script: str,
+    patience_seconds: int | None = None,
+) -> Object:
+    """`ours`: our training Job; `number`: of this Job among the system's; `script`: the worker.
+
+    `patience_seconds`: how long its collectives wait, where not as long as torchtitan's.
+    """
     namespace, name = ours["metadata"]["namespace"], f"{system}-{number}"
     labels = {SYSTEM_LABEL: system}
+    pod = _pod(system, ours["spec"]["template"]["spec"], name, namespace, nodes, script)
+    if patience_seconds is not None:
+        patience = {"name": PATIENCE_VARIABLE, "value": str(patience_seconds)}
+        pod["containers"][0]["env"].append(patience)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -74,12 +89,7 @@ def job(system: str, ours: Mapping[str, Any], number: int, nodes: int, script: s
             "completions": nodes,
             "parallelism": nodes,
             "backoffLimit": 0 if system == RECREATE else MAX_RESTARTS,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(
-                    system, ours["spec"]["template"]["spec"], name, namespace, nodes, script
-                ),
-            },
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 

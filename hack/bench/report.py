@@ -29,6 +29,7 @@ _TITLES = {
     trials.POD_DELETE: "Pod deleted",
     trials.POWER_OFF: "Node powered off, with a spare (the peers have none)",
     trials.POWER_OFF_NO_SPARE: "Node powered off, without a spare",
+    trials.POWER_OFF_PATIENT: "Node powered off, with a spare; the peers' collectives wait 600 s",
 }
 _NAMES = {
     trials.OURS: "pretrain-operator",
@@ -79,6 +80,8 @@ def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                                                                        trials.ELASTIC)),
         ("power-off with a spare: times faster than whole-job recreate", 50.0,
          _ratio(found, trials.POWER_OFF, trials.RECREATE)),
+        ("the same, where tolerations decide: its collectives wait 600 s", 50.0,
+         _ratio(found, trials.POWER_OFF_PATIENT, trials.RECREATE)),
     ]  # fmt: skip
     limits = [
         ("hang: seconds to detection", 10.0, _median(found, trials.HANG, "detect")),

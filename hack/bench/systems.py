@@ -15,6 +15,7 @@ from .ground import RUN_NAME, Ground
 from .logs import Logs
 from .measure import DETECTED, Event
 from .recreate import RecreateLoop
+from .trials import Setup
 
 PLAIN_WORKER = Path(__file__).parent / "plain_worker.py"  # pods see this checkout at its path
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -31,7 +32,7 @@ class Pod:
 class System(Protocol):
     name: str
 
-    def start(self, spares: int) -> None: ...
+    def start(self, setup: Setup) -> None: ...
     def stop(self) -> None: ...
     def events(self) -> list[Event]: ...
     def victim(self, index: int) -> Pod: ...
@@ -57,9 +58,9 @@ class Ours:
         self._nodes = int(ground.watch.object()["spec"]["nodes"]["count"])
         self._spares = 0
 
-    def start(self, spares: int) -> None:
-        self._spares = spares
-        self._watch.patch({"suspend": False, "nodes": {"spares": spares}})
+    def start(self, setup: Setup) -> None:
+        self._spares = setup.spares
+        self._watch.patch({"suspend": False, "nodes": {"spares": setup.spares}})
         wait_for("our run to be whole", lambda: self.is_whole() or None,
                  timeout_seconds=START_SECONDS)  # fmt: skip
 
@@ -113,10 +114,12 @@ class _Peer:
         self._nodes = int(ground.watch.object()["spec"]["nodes"]["count"])
         self._kube.apply(peers.service(self._namespace, self.name),
                          peers.config_map(self._namespace, self.name, ground.run_json))  # fmt: skip
+        self._setup = Setup()
         ground.link_inputs(self.name)
 
     def job(self, number: int) -> dict[str, Any]:
-        return peers.job(self.name, self._training_job, number, self._nodes, str(PLAIN_WORKER))
+        return peers.job(self.name, self._training_job, number, self._nodes, str(PLAIN_WORKER),
+                         self._setup.patience_seconds)  # fmt: skip
 
     def victim(self, index: int) -> Pod:
         current = [found for found in self._pods() if is_running(found)]
@@ -142,7 +145,8 @@ class Recreate(_Peer):
         super().__init__(ground, logs)
         self._loop = RecreateLoop(str(self._kube.kubeconfig), self._namespace, self.job)
 
-    def start(self, spares: int) -> None:  # noqa: ARG002  it knows none
+    def start(self, setup: Setup) -> None:
+        self._setup = setup
         self._loop.start()
 
     def stop(self) -> None:
@@ -162,7 +166,8 @@ class Elastic(_Peer):
         super().__init__(ground, logs)
         self._number = 0
 
-    def start(self, spares: int) -> None:  # noqa: ARG002  it knows none
+    def start(self, setup: Setup) -> None:
+        self._setup = setup
         self._number += 1
         self._kube.apply(self.job(self._number))
 

@@ -65,6 +65,13 @@ def test_job_of_a_peer_is_as_expected(system: str) -> None:
     assert made(system) == yaml.load(golden(system).read_text(), LOADER)
 
 
+def test_patience_is_one_more_variable_of_the_worker() -> None:
+    found = peers.job(RECREATE, OURS, 3, 2, "/bench/worker.py", 600)
+    environment = found["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert environment.pop() == {"name": "BENCH_PATIENCE_SECONDS", "value": "600"}
+    assert found == made(RECREATE)
+
+
 def test_config_of_a_peer_has_a_folder_of_its_own_and_nothing_in_memory() -> None:
     ours = {"run": "ours", "seed": 1, "checkpoint": {"interval": 5, "memory": {"interval": 1}}}
     assert json.loads(peers.config(json.dumps(ours), RECREATE)) == {

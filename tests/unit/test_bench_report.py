@@ -10,7 +10,16 @@ import pytest
 from hack.bench import report
 from hack.bench.measure import Phases
 from hack.bench.record import Outcome
-from hack.bench.trials import HANG, KILL, OURS, POWER_OFF, POWER_OFF_NO_SPARE, RECREATE, Trial
+from hack.bench.trials import (
+    HANG,
+    KILL,
+    OURS,
+    POWER_OFF,
+    POWER_OFF_NO_SPARE,
+    POWER_OFF_PATIENT,
+    RECREATE,
+    Trial,
+)
 
 
 def outcome(fault: str, system: str, repetition: int, seconds: float) -> Outcome:
@@ -25,6 +34,7 @@ OUTCOMES = [
     outcome(POWER_OFF, OURS, 0, 6.0),
     outcome(POWER_OFF_NO_SPARE, OURS, 0, 25.0),
     outcome(POWER_OFF, RECREATE, 0, 300.0),
+    outcome(POWER_OFF_PATIENT, RECREATE, 0, 330.0),
     Outcome(Trial(HANG, OURS, 0), failure="no new step within 900 s"),
 ]
 
@@ -49,6 +59,7 @@ def test_targets_are_judged_by_the_medians() -> None:
     assert verdicts == {
         "worker kill: times faster than whole-job recreate": (10.0, True),
         "power-off with a spare: times faster than whole-job recreate": (50.0, True),
+        "the same, where tolerations decide: its collectives wait 600 s": (55.0, True),
         "power-off with a spare: seconds to the next step": (6.0, False),
     }
 

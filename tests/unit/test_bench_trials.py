@@ -14,6 +14,7 @@ from hack.bench.trials import (
     OURS,
     POWER_OFF,
     POWER_OFF_NO_SPARE,
+    POWER_OFF_PATIENT,
     RECREATE,
     Trial,
 )
@@ -32,7 +33,7 @@ def test_losing_a_node_without_a_spare_is_a_turn_of_its_own_for_ours_and_no_othe
 ):
     wanted = trials.wanted([POWER_OFF, POWER_OFF_NO_SPARE], [OURS, RECREATE], 1)
     found = trials.turns(wanted, done=())
-    assert [(turn.system, turn.spares, [t.fault for t in turn.trials]) for turn in found] == [
+    assert [(turn.system, turn.setup.spares, [t.fault for t in turn.trials]) for turn in found] == [
         (OURS, 1, [POWER_OFF]),
         (OURS, 0, [POWER_OFF_NO_SPARE]),
         (RECREATE, 0, [POWER_OFF]),
@@ -45,6 +46,16 @@ def test_peer_is_measured_also_where_only_the_loss_without_a_spare_is_wanted() -
     )
 
 
+def test_patience_is_a_turn_of_its_own_for_peers_and_no_other_for_ours() -> None:
+    wanted = trials.wanted([POWER_OFF, POWER_OFF_PATIENT], [OURS, RECREATE], 1)
+    found = trials.turns(wanted, done=())
+    assert [(turn.system, turn.setup.patience_seconds, len(turn.trials)) for turn in found] == [
+        (OURS, None, 1),
+        (RECREATE, None, 1),
+        (RECREATE, 600, 1),
+    ]
+
+
 def test_measured_trials_are_left_out() -> None:
     wanted = trials.wanted([KILL], [OURS, RECREATE], 1)
     assert [turn.system for turn in trials.turns(wanted, {Trial(KILL, OURS, 0)})] == [RECREATE]
@@ -53,6 +64,8 @@ def test_measured_trials_are_left_out() -> None:
 def test_moment_of_a_fault_is_the_same_in_all_systems_and_within_the_interval() -> None:
     moments = {trials.offset_steps(Trial(KILL, name, 3), 5) for name in trials.SYSTEMS}
     assert len(moments) == 1
+    losses = (POWER_OFF, POWER_OFF_NO_SPARE, POWER_OFF_PATIENT)
+    assert len({trials.offset_steps(Trial(fault, OURS, 3), 5) for fault in losses}) == 1
     repetitions = [trials.offset_steps(Trial(KILL, OURS, number), 5) for number in range(50)]
     assert 0 <= min(repetitions) < 1 < 4 < max(repetitions) < 5
 
