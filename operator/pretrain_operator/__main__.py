@@ -68,12 +68,8 @@ def read_settings(path: Path | None) -> Settings:
 
 async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Until SIGTERM or SIGINT; raises what a watch cannot recover from."""
-    if settings.node_exclusion.marks != "None" and not options.watch_nodes:
-        raise ValueError(
-            f"nodeExclusion.marks {settings.node_exclusion.marks} needs the Nodes to be read:"
-            " leave out --no-watch-nodes, or set it to None"
-        )
-    metrics, cache = Metrics(), ObjectCache()
+    _check_marks(options, settings)
+    metrics = Metrics()
     if options.metrics_port:
         metrics.serve(options.metrics_port)
     url = service_url(settings.cluster_domain)
@@ -84,43 +80,52 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     )
     async with cluster, CoordinatorClient(url) as coordinators:
         await _wait_for_crd(cluster)
-        marks: Loops[str] = Loops(
-            NodeMarker(
-                cluster,
-                cache,
-                settings.node_exclusion,
-                metrics,
-                wake=lambda run: loops.wake(run),
-            ).mark
+        await _reconcile_for_ever(options, settings, metrics, cluster, coordinators)
+
+
+def _check_marks(options: argparse.Namespace, settings: Settings) -> None:
+    if settings.node_exclusion.marks != "None" and not options.watch_nodes:
+        raise ValueError(
+            f"nodeExclusion.marks {settings.node_exclusion.marks} needs the Nodes to be read:"
+            " leave out --no-watch-nodes, or set it to None"
         )
-        is_marking = settings.node_exclusion.marks != "None"
-        wake_marks = partial(marks.wake, NODES) if is_marking else _nothing
-        reconciler = Reconciler(
-            cluster, cache, coordinators, settings, metrics, on_excluded=wake_marks
+
+
+async def _reconcile_for_ever(
+    options: argparse.Namespace,
+    settings: Settings,
+    metrics: Metrics,
+    cluster: Cluster,
+    coordinators: CoordinatorClient,
+) -> None:
+    cache, exclusion = ObjectCache(), settings.node_exclusion
+    marker = NodeMarker(cluster, cache, exclusion, metrics, wake=lambda run: loops.wake(run))
+    marks: Loops[str] = Loops(marker.mark)
+    wake_marks = partial(marks.wake, NODES) if exclusion.marks != "None" else _nothing
+    reconciler = Reconciler(cluster, cache, coordinators, settings, metrics, on_excluded=wake_marks)
+    loops: Loops[RunKey] = Loops(reconciler.reconcile)
+    namespaces = tuple(options.namespace)
+    watches = Watches(
+        cluster, cache, loops, metrics, namespaces=namespaces, nodes=options.watch_nodes
+    )
+    await watches.list_all()
+    wake_marks()
+    checking = asyncio.create_task(watches.check_for_ever(), name="check of the watches")
+    try:
+        await kopf.operator(
+            registry=watches.registry(),
+            settings=watches.kopf_settings(),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            standalone=True,
+            liveness_endpoint=options.liveness,
         )
-        loops: Loops[RunKey] = Loops(reconciler.reconcile)
-        namespaces = tuple(options.namespace)
-        watches = Watches(
-            cluster, cache, loops, metrics, namespaces=namespaces, nodes=options.watch_nodes
-        )
-        await watches.list_all()
-        wake_marks()
-        checking = asyncio.create_task(watches.check_for_ever(), name="check of the watches")
-        try:
-            await kopf.operator(
-                registry=watches.registry(),
-                settings=watches.kopf_settings(),
-                clusterwide=not namespaces,
-                namespaces=namespaces,
-                standalone=True,
-                liveness_endpoint=options.liveness,
-            )
-        finally:
-            checking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await checking
-            await loops.stop()
-            await marks.stop()
+    finally:
+        checking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await checking
+        await loops.stop()
+        await marks.stop()
 
 
 def _nothing() -> None:

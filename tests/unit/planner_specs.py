@@ -7,7 +7,7 @@ from typing import Any
 
 from pretrain_operator.api.spec import RunSpec
 
-from .planner_rows import Row
+from .planner_row import Row
 
 DEMO: dict[str, Any] = {
     "storage": {"claimName": "runs"},

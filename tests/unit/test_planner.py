@@ -20,7 +20,8 @@ from pretrain_operator.planner.memory import memory_plan
 from pretrain_operator.planner.parameters import gathered_elements, parameters, sharded_elements
 from tests.published_models import PUBLISHED, Published
 
-from .planner_rows import ROWS, Row
+from .planner_row import Row
+from .planner_rows import ROWS
 from .planner_specs import row_spec, spec
 
 rows = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])

@@ -17,7 +17,8 @@ from pretrain_operator.planner import Assumptions, RecipeError, plan_run, recipe
 from pretrain_operator.planner.document import fragment
 from pretrain_operator.planner.meshes import legal_configs
 
-from .planner_rows import ROWS, Row
+from .planner_row import Row
+from .planner_rows import ROWS
 from .planner_specs import document, row_spec, spec
 
 _ROOT = Path(__file__).parents[2]

@@ -104,29 +104,7 @@ def training_job(
     """
     assert run.spec is not None
     nodes = run.spec.nodes
-    template = _template(run.spec, settings)
     slots = nodes.count + nodes.spares
-    container = Container(
-        command=["python", "-m", "pretrain_llm.agent"],
-        template=template,
-        env=_agent_env(run, settings, attempt),
-        config_map=config_map_name(run, config),
-        claim=run.spec.storage.claim_name,
-        shared_memory=True,
-        memory=_memory(run.spec.checkpoint.memory),
-        devices=_devices(nodes),
-    )
-    pod = {
-        "metadata": pod_metadata(_attempt_labels(run, COMPONENT, attempt), template),
-        "spec": pod_spec(
-            container,
-            restartPolicy="Never",
-            subdomain=names.training_service(run.name),
-            terminationGracePeriodSeconds=settings.termination_grace_seconds,
-            tolerations=unreachable_tolerations(settings.unreachable_seconds),
-            affinity=_affinity(run, settings, avoided),
-        ),
-    }
     job = child(
         run,
         "batch/v1",
@@ -145,10 +123,42 @@ def training_job(
             "successPolicy": {"rules": [{"succeededCount": nodes.min or nodes.count}]},
             "podReplacementPolicy": "Failed",
             "suspend": suspend,
-            "template": pod,
+            "template": _agent_pod(run, run.spec, config, settings, attempt, avoided),
         },
     )
     return stamped(job, **{names.INPUTS_ANNOTATION: inputs})
+
+
+def _agent_pod(
+    run: Run,
+    spec: AnySpec,
+    config: AnyConfig,
+    settings: Settings,
+    attempt: int,
+    avoided: Sequence[str],
+) -> Object:
+    template = _template(spec, settings)
+    container = Container(
+        command=["python", "-m", "pretrain_llm.agent"],
+        template=template,
+        env=_agent_env(run, settings, attempt),
+        config_map=config_map_name(run, config),
+        claim=spec.storage.claim_name,
+        shared_memory=True,
+        memory=_memory(spec.checkpoint.memory),
+        devices=_devices(spec.nodes),
+    )
+    return {
+        "metadata": pod_metadata(_attempt_labels(run, COMPONENT, attempt), template),
+        "spec": pod_spec(
+            container,
+            restartPolicy="Never",
+            subdomain=names.training_service(run.name),
+            terminationGracePeriodSeconds=settings.termination_grace_seconds,
+            tolerations=unreachable_tolerations(settings.unreachable_seconds),
+            affinity=_affinity(run, settings, avoided),
+        ),
+    }
 
 
 def _recovery(spec: AnySpec) -> list[str]:
