@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,7 +40,3 @@ def read(path: Path) -> list[Outcome]:
 def append(path: Path, outcome: Outcome) -> None:
     with path.open("a") as file:
         file.write(to_line(outcome))
-
-
-def measured(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    return [outcome for outcome in outcomes if outcome.phases]

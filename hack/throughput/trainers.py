@@ -2,8 +2,9 @@
 
 Imported once the device is chosen. Everything that shapes the computation is taken from our
 configuration: model, parallelisation, loss, optimizer groups, schedule, clipping, precision, also
-that the loss is logged at every step. What is ours alone is left out: verified checkpoints,
-agreement between ranks, reports, the loader that resumes anywhere and reads ahead.
+that the loss is logged at every step and that asynchronous checkpoints are on, though none is due.
+What is ours alone is left out: verified checkpoints, agreement between ranks, reports, the loader
+that resumes anywhere and reads ahead.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _bare(ours: titan.Trainer.Config, task: Task) -> Any:
             "lr_scheduler": _as(LRSchedulersContainer.Config, ours.lr_scheduler),
             "metrics": _as(MetricsProcessor.Config, ours.metrics),
             "dataloader": PlainLoader.Config(folder=task.folder),
-            "checkpoint": CheckpointManager.Config(enable=False),
+            "checkpoint": replace(
+                _as(CheckpointManager.Config, ours.checkpoint), interval=task.run.training.steps
+            ),
         }
     )
 

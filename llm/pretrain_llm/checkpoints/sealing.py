@@ -52,7 +52,7 @@ class Sealer:
         on_saved: Callable[[SavedReport], None],
     ) -> None:
         """`consumed`: by the run when so many steps are finished. `group`: gloo over all ranks,
-        used by nobody else once saves are submitted."""
+        used by nobody else between `submit` and the end of `drain`."""
         self._root, self._identity, self._policy = root, identity, policy
         self._versions, self._group, self._on_saved = versions, group, on_saved
         self.skipped = SkippedData()  # that the saved steps have passed, or will come to

@@ -57,7 +57,7 @@ class Agreement:
     def __init__(
         self, group: dist.ProcessGroup, interval: Callable[[], int] = told_interval
     ) -> None:
-        """`group`: gloo over all ranks, used for nothing else."""
+        """`group`: of all ranks, for tensors on the CPU; used by the step loop's thread only."""
         self._group, self._interval = group, interval
         self._asked = False
         self._words = torch.zeros(2, dtype=torch.int32)

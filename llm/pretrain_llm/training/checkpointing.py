@@ -39,7 +39,7 @@ class VerifiedCheckpoints(CheckpointManager):
     def __init__(self, config: Config, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self._identity, self._policy = config.identity, config.policy
-        self._group = dist.new_group(backend="gloo")
+        self._group = self.pg or dist.new_group(backend="gloo")  # none where saves wait
         self._at_step: int | None = None  # loaded from the volume or saved there last
         self._saved_step = 0  # newest on the volume: from there auto counts
         self._interval = config.policy.min_interval  # with auto, until another is agreed on
@@ -99,13 +99,15 @@ class VerifiedCheckpoints(CheckpointManager):
     def _save_verified(self, curr_step: int, last_step: bool) -> bool:
         if curr_step == self._at_step:  # asked to stop at a step that is saved already
             return False
-        if self._should_save(curr_step, last_step) and dist.get_rank() == 0:
+        if not self._should_save(curr_step, last_step):
+            return False
+        if dist.get_rank() == 0:
             report(saving=SavingReport(curr_step, time.time()))
         begun = time.monotonic()
+        self._sealer.drain()  # it uses the group in which DCP's ranks talk about the next save
         if curr_step == 0 and self._policy.keeps(0):
             _make_state(self.states[OPTIMIZER])
-        if not super()._save(curr_step, last_step):
-            return False
+        super()._save(curr_step, last_step)
         self._at_step = self._saved_step = curr_step
         stall_seconds = time.monotonic() - begun
         self._sealer.submit(Save(curr_step, self.save_future, begun, stall_seconds))

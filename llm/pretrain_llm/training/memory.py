@@ -32,6 +32,7 @@ from ..contract import codec, environment
 from ..contract.data_steps import SkippedData
 from ..contract.memory import Generation, parsed
 from ..contract.reports import MEMORY, MemorySavedReport
+from . import groups
 from .reporting import report
 
 _ALIGNMENT_BYTES = 64
@@ -78,7 +79,7 @@ class MemoryTier:
         self._place = place()
         self._origin = {**asdict(identity), "mesh": list(mesh), "rank": dist.get_rank()}
         self.skipped = SkippedData()  # as of now
-        self._group = dist.new_group(backend="gloo")
+        self._group = groups.between_steps()
         self._full = torch.zeros(1, dtype=torch.int32)
         self._posted: dist.Work | None = None
 

@@ -38,7 +38,7 @@ from ..contract.curriculum import Segment, segment_of
 from ..contract.reports import PERSISTENT, OwnTimeReport, RestoredReport, StepReport
 from ..errors import NonFiniteError
 from ..faults import hook
-from . import cpu, mesh
+from . import cpu, groups, mesh
 from .agreement import Agreement
 from .checkpointing import VerifiedCheckpoints
 from .inputs import Inputs, identity
@@ -71,7 +71,7 @@ class Trainer(torchtitan.trainer.Trainer):
 
     def init_distributed(self) -> ParallelDims:
         parallel_dims = super().init_distributed()
-        self._agreement = Agreement(dist.new_group(backend="gloo"))
+        self._agreement = Agreement(groups.between_steps())
         self._ready = False
         self._own_time: OwnTime | None = None
         return parallel_dims
