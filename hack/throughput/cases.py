@@ -8,6 +8,8 @@ from hack.recipes import book
 from pretrain_llm.contract import config
 from pretrain_llm.contract.config import RunConfig
 
+from .worker import BARE, OURS
+
 GPU_RECIPES = (
     "nanollama-nano",
     "nanollama-micro",
@@ -32,12 +34,18 @@ class Case:
     run: RunConfig
     ranks: int = 1
     block_steps: int = 1  # at a turn
+    system: str = OURS  # against bare torchtitan; itself: what the measurement can tell apart
+
+    @property
+    def is_control(self) -> bool:
+        return self.system == BARE
 
 
 def cpu_cases() -> tuple[Case, ...]:
     return (
         Case("one rank", _on_cpu(1)),
         Case("two ranks, FSDP2", _on_cpu(2), ranks=2),
+        Case("one rank, bare torchtitan twice", _on_cpu(1), system=BARE),
     )
 
 

@@ -33,7 +33,7 @@ def cpu_table(found: Mapping[str, Any]) -> str:
             row["case"],
             row["pairs"],
             *_speeds(row),
-            _verdict(row["ratio"] >= RATIO_TARGET),
+            "–" if row["isControl"] else _verdict(row["ratio"] >= RATIO_TARGET),
             *_stalls(row),
         )
         for row in found["throughput"]
@@ -93,6 +93,8 @@ def _speeds(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _stalls(row: Mapping[str, Any]) -> tuple[str, ...]:
     stalls = row["saveStallSeconds"]
+    if stalls is None:
+        return "–", "–"
     return f"{stalls['async']:.2f} s", f"{stalls['sync']:.2f} s"
 
 

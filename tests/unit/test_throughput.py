@@ -53,9 +53,11 @@ ROW: dict[str, Any] = {
     "bare_tokens_per_second": 1230.0,
     "ratio": 1.0037,
     "quartiles": (0.99, 1.01),
+    "isControl": False,
     "saveStallSeconds": {"async": 0.1, "sync": 1.5},
     "meetsTarget": True,
 }
+CONTROL = {**ROW, "case": "bare twice", "isControl": True, "saveStallSeconds": None}
 
 
 def test_cpu_table_has_both_targets() -> None:
@@ -68,9 +70,10 @@ def test_cpu_table_has_both_targets() -> None:
         "share": 8e-4,
     }
     table = report.cpu_table(
-        {"environment": {"torch": "2.15.0"}, "throughput": [ROW], "loader": [shares]}
+        {"environment": {"torch": "2.15.0"}, "throughput": [ROW, CONTROL], "loader": [shares]}
     )
     assert "| llama | 12 | 1,234 | 1,230 | 1.0037 (0.990–1.010) | met | 0.10 s | 1.50 s |" in table
+    assert "| bare twice | 12 | 1,234 | 1,230 | 1.0037 (0.990–1.010) | – | – | – |" in table
     assert "| nano | 65,536 | 0.05 s | 2.00 ms | 40 µs | 0.0800% | met |" in table
 
 
