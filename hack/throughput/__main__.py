@@ -6,20 +6,18 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import cases, report
+from . import cases, processes, report
 from .cases import Case
 from .measure import Memory, Pair, mfu, throughput
 from .processes import System, started
 from .worker import BARE, OURS, Task, write_shards
 
-STARTS = 8  # of both systems
 _ROOT = Path(__file__).parents[2]
 _BUILD = _ROOT / "build" / "bench"
 _PAGE = _ROOT / "docs" / "benchmarks.md"
@@ -30,6 +28,7 @@ def main() -> int:
     if given.gpu and not _has_gpu():
         print("bench-gpu: no CUDA device here, so nothing was measured")
         return 0
+    processes.warm_up("cuda" if given.gpu else "cpu")
     with tempfile.TemporaryDirectory(prefix="shards-") as name:
         folder = Path(name)
         found = _on_gpu(given, folder) if given.gpu else _on_cpu(given, folder)
@@ -47,10 +46,17 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hack.throughput", description=__doc__)
     parser.add_argument("--gpu", action="store_true", help="recipes on this machine's GPU")
-    parser.add_argument("--pairs", type=int, default=120, help="blocks of each (default 120)")
+    parser.add_argument("--starts", type=int, help="of both systems (default 32; 6 on a GPU)")
+    parser.add_argument("--pairs", type=int, default=8, help="blocks of each, a start (default 8)")
     parser.add_argument("--loader-steps", type=int, default=20, help="steps of the loader alone")
     parser.add_argument("--write", action="store_true", help="write the table into docs, too")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.starts is None:
+        given.starts = 6 if given.gpu else 32
+    for field, least in (("starts", 2), ("pairs", 1)):
+        if getattr(given, field) < least:
+            parser.error(f"--{field} is {getattr(given, field)}: must be {least} or more")
+    return given
 
 
 def _has_gpu() -> bool:
@@ -66,7 +72,7 @@ def _on_cpu(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     write_shards(folder, 32_000, loader.TOKENS)
     shares = [_told(each) for each in loader.shares(folder, given.loader_steps)]
-    rows = [_told(_row(case, given.pairs, folder, at_once=True)) for case in cases.cpu_cases()]
+    rows = [_told(_row(case, given, folder, at_once=True)) for case in cases.cpu_cases()]
     return {
         "throughput": rows,
         "loader": [{**asdict(each), "share": each.share} for each in shares],
@@ -82,30 +88,30 @@ def _told(found: Any) -> Any:
 
 
 def _on_gpu(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    rows = [_told(_gpu_row(case, given.pairs, folder)) for case in cases.gpu_cases()]
+    rows = [_told(_gpu_row(case, given, folder)) for case in cases.gpu_cases()]
     return {"throughput": rows, "meetsTargets": all(row["meetsTarget"] for row in rows)}
 
 
-def _row(case: Case, pairs: int, folder: Path, *, at_once: bool) -> dict[str, Any]:
+def _row(case: Case, given: argparse.Namespace, folder: Path, *, at_once: bool) -> dict[str, Any]:
     write_shards(folder, case.run.model.vocab_size, 4_000_000)
-    ends: list[dict[str, Any]] = []
     measure = together if at_once else _in_turn
-    found = throughput(list(measure(case, pairs, folder, ends)), block_tokens(case))
+    starts = [measure(case, given.pairs, folder, layout) for layout in range(given.starts)]
+    found = throughput([start.pairs for start in starts], block_tokens(case))
     return {
         "case": case.name,
         **asdict(found),
         "meetsTarget": case.is_control or found.meets_target,
         "isControl": case.is_control,
         "saveStallSeconds": None if case.is_control else save_stalls(case, folder),
-        "end": ends[0],
+        "end": starts[0].end,
     }
 
 
-def _gpu_row(case: Case, pairs: int, folder: Path) -> dict[str, Any]:
+def _gpu_row(case: Case, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from pretrain_operator.planner import Assumptions
     from pretrain_operator.planner.memory import memory_plan
 
-    row = _row(case, pairs, folder, at_once=False)
+    row = _row(case, given, folder, at_once=False)
     end, planned = row["end"], memory_plan(case.run, Assumptions()).allocated_bytes
     memory = Memory(end["peakBytes"], planned)
     speed = row["ours_tokens_per_second"]
@@ -126,37 +132,40 @@ def _task(system: str, case: Case, folder: Path) -> Task:
     return Task(system, case.run, str(folder), case.block_steps)
 
 
-def together(case: Case, pairs: int, folder: Path, ends: list[dict[str, Any]]) -> Iterator[Pair]:
+@dataclass(frozen=True)
+class Start:
+    pairs: list[Pair]
+    end: dict[str, Any]  # what ours had to say
+
+
+def together(case: Case, pairs: int, folder: Path, layout: int) -> Start:
     """Both are there all the time, and take turns; who is first changes, too."""
-    for _ in range(STARTS):
-        with ExitStack() as stack:
-            ours, bare = (
-                stack.enter_context(started(_task(system, case, folder), case.ranks))
-                for system in (case.system, BARE)
-            )
-            for system in (ours, bare):
-                system.warm_up()
-            for number in range(-(-pairs // STARTS)):
-                yield _pair(ours, bare) if number % 2 else _pair(bare, ours)[::-1]
-            ends.append(ours.close())
+    with ExitStack() as stack:
+        ours, bare = (
+            stack.enter_context(started(_task(system, case, folder), case.ranks, number))
+            for system, number in ((case.system, 2 * layout), (BARE, 2 * layout + 1))
+        )
+        for system in (ours, bare):
+            system.warm_up()
+        found = [
+            _pair(ours, bare) if number % 2 else _pair(bare, ours)[::-1] for number in range(pairs)
+        ]
+        return Start(found, ours.close())
 
 
 def _pair(first: System, second: System) -> Pair:
     return first.block(), second.block()
 
 
-def _in_turn(case: Case, pairs: int, folder: Path, ends: list[dict[str, Any]]) -> Iterator[Pair]:
+def _in_turn(case: Case, pairs: int, folder: Path, layout: int) -> Start:
     """One after the other: the device's memory is for one of them."""
-    for _ in range(STARTS):
-        blocks = []
-        for name in (OURS, BARE):
-            with started(_task(name, case, folder), case.ranks) as system:
-                system.warm_up()
-                blocks.append([system.block() for _ in range(-(-pairs // STARTS))])
-                end = system.close()
-            if name == OURS:
-                ends.append(end)
-        yield from zip(*blocks, strict=True)
+    blocks, ends = [], []
+    for name in (OURS, BARE):
+        with started(_task(name, case, folder), case.ranks, layout) as system:
+            system.warm_up()
+            blocks.append([system.block() for _ in range(pairs)])
+            ends.append(system.close())
+    return Start(list(zip(*blocks, strict=True)), ends[0])
 
 
 def save_stalls(case: Case, folder: Path) -> dict[str, float]:

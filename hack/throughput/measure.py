@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 
 RATIO_TARGET = 0.995  # our tokens a second over bare torchtitan's
 LOADER_TARGET = 0.001  # of a step
@@ -15,32 +16,35 @@ Pair = tuple[float, float]  # seconds of a block: ours, bare
 
 @dataclass(frozen=True)
 class Throughput:
+    starts: int
     pairs: int
     ours_tokens_per_second: float  # medians
     bare_tokens_per_second: float
-    ratio: float  # the median of the pairs' ratios
-    quartiles: tuple[float, float]  # of them
+    ratio: float  # the mean of the starts' ratios
+    standard_error: float  # of that mean
 
     @property
     def meets_target(self) -> bool:
         return self.ratio >= RATIO_TARGET
 
 
-def throughput(pairs: Sequence[Pair], block_tokens: int) -> Throughput:
+def throughput(starts: Sequence[Sequence[Pair]], block_tokens: int) -> Throughput:
     """A block of ours and the bare one beside it make a ratio: what slows the machine hits both.
 
-    Raises ValueError without a pair.
+    The median of these is a start's. Starts of one program differ more than its steps do, so that
+    more pairs without more starts tell nothing new. Raises ValueError with less than two starts.
     """
-    if not pairs:
-        raise ValueError("no pair of blocks was measured")
-    ratios = sorted(bare / ours for ours, bare in pairs)
-    quarter = len(ratios) // 4
+    if len(starts) < 2:
+        raise ValueError(f"a spread needs two starts or more, there were {len(starts)}")
+    ratios = [median(bare / ours for ours, bare in pairs) for pairs in starts]
+    pairs = [pair for own in starts for pair in own]
     return Throughput(
+        starts=len(starts),
         pairs=len(pairs),
         ours_tokens_per_second=block_tokens / median(ours for ours, _ in pairs),
         bare_tokens_per_second=block_tokens / median(bare for _, bare in pairs),
-        ratio=median(ratios),
-        quartiles=(ratios[quarter], ratios[-1 - quarter]),
+        ratio=fmean(ratios),
+        standard_error=stdev(ratios) / math.sqrt(len(ratios)),
     )
 
 

@@ -3,103 +3,114 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pretrain_llm.agent import fork_server
 from pretrain_llm.contract import codec, environment
 from pretrain_llm.contract.reports import WorkerReport
 
+from . import preload, worker
 from .worker import Task
 
-_ROOT = Path(__file__).parents[2]
-# Where pages come to lie in the caches moves a process on CPU by 3 %, for its whole life. With huge
-# pages and the same address layout for all, equal programs are within 0.5 % of each other.
-_SAME_ADDRESSES = ("setarch", "--addr-no-randomize")
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+def warm_up(device: str) -> None:
+    """Returns once workers start within a second: forked from a process with all imports done."""
+    os.environ[preload.DEVICE] = device
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if device == "cpu":
+        # Pages of 4 KiB lie in the caches as luck has it: equal programs then differ by 3 %.
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    fork_server.start(preload.__name__)
+    fork_server.wait_until_warm()
+
+
+@dataclass
+class Rank:
+    process: fork_server.Process
+    line: Connection
+
+    def heard(self) -> dict[str, Any]:
+        """Raises RuntimeError where the rank has died."""
+        try:
+            found: dict[str, Any] = self.line.recv()
+        except EOFError:
+            raise RuntimeError("a worker has died; its traceback is above") from None
+        return found
 
 
 @dataclass
 class System:
-    workers: list[subprocess.Popen[str]]
+    ranks: list[Rank]
     reports: list[WorkerReport] = field(default_factory=list)
 
     def block(self) -> float:
         """Seconds of the next block, of rank 0. Raises RuntimeError where a rank has died."""
-        self._go_on()
-        return float(self._heard()[0]["seconds"])
+        self._tell(goes_on=True)
+        return float(self._heard()["seconds"])
 
     def warm_up(self) -> None:
-        """Returns once the first block is trained. Raises RuntimeError as `block` does."""
+        """Returns once two blocks are trained. Raises RuntimeError as `block` does."""
         self._heard()
         self.block()
 
     def close(self) -> dict[str, Any]:
         """What rank 0 has to say at the end."""
-        for worker in self.workers:
-            assert worker.stdin
-            worker.stdin.close()
-        found = self._heard()[0]
-        for worker in self.workers:
-            worker.wait()
+        self._tell(goes_on=False)
+        found = self._heard()
+        for rank in self.ranks:
+            rank.process.join()
         return found
 
-    def _go_on(self) -> None:
-        for worker in self.workers:
-            assert worker.stdin
-            worker.stdin.write("go on\n")
-            worker.stdin.flush()
+    def _tell(self, *, goes_on: bool) -> None:
+        for rank in self.ranks:
+            rank.line.send(goes_on)
 
-    def _heard(self) -> list[dict[str, Any]]:
-        lines = [worker.stdout.readline() for worker in self.workers if worker.stdout]
-        if not all(lines):
-            raise RuntimeError("a worker has died; its traceback is above")
-        return [json.loads(line) for line in lines]
+    def _heard(self) -> dict[str, Any]:
+        found, *_ = [rank.heard() for rank in self.ranks]  # all have trained it then
+        return found
 
 
 @contextlib.contextmanager
-def started(task: Task, ranks: int) -> Iterator[System]:
-    """Not warm yet, so that several start at once. Whatever is alive at the end is killed."""
+def started(task: Task, ranks: int, layout: int = 0) -> Iterator[System]:
+    """Not warm yet, so that several start at once. Whatever is alive at the end is killed.
+
+    `layout`: another one has other addresses of memory.
+    """
     with tempfile.TemporaryDirectory(prefix="throughput-") as name, _inbox(Path(name)) as inbox:
-        text = codec.to_json(replace(task, run=replace(task.run, volume=name)))
-        is_on_cpu = task.run.nodes.device == "cpu"
-        system = System(
-            [_worker(text, Path(name), ranks, place, is_on_cpu) for place in _places(ranks)]
-        )
+        placed = replace(task, run=replace(task.run, volume=name))
+        port = _free_port()
+        system = System([_rank(placed, Path(name), ranks, rank, port, layout)
+                         for rank in range(ranks)])  # fmt: skip
         listener = threading.Thread(target=_listen, args=(inbox, system), daemon=True)
         listener.start()
         try:
             yield system
         finally:
-            for worker in system.workers:
-                worker.kill()
-                with worker:  # closes its pipes, and waits for it
-                    pass
+            for each in system.ranks:
+                each.process.kill()
+                each.process.join()
+                each.line.close()
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as closer:
                 closer.sendto(b"", inbox.getsockname())
             listener.join()
 
 
-def _places(ranks: int) -> list[tuple[int, int]]:
-    """Each rank with the port of the first one's store."""
+def _free_port() -> int:
+    """For the first rank's store."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    return [(rank, port) for rank in range(ranks)]
+        return int(probe.getsockname()[1])
 
 
-def _worker(
-    task: str, folder: Path, ranks: int, place: tuple[int, int], is_on_cpu: bool
-) -> subprocess.Popen[str]:
-    rank, port = place
+def _rank(task: Task, folder: Path, ranks: int, rank: int, port: int, layout: int) -> Rank:
     own = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -107,23 +118,13 @@ def _worker(
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join(str(_ROOT / name) for name in ("llm", "operator", ".")),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         environment.REPORT_SOCKET: str(folder / "reports"),
     }
-    steady = _SAME_ADDRESSES if is_on_cpu else ()
-    worker = subprocess.Popen(
-        [*steady, sys.executable, "-W", "ignore", "-m", "hack.throughput.worker"],
-        cwd=_ROOT,
-        env={**os.environ, **own, **(_HUGE_PAGES if is_on_cpu else {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert worker.stdin
-    worker.stdin.write(task + "\n")
-    worker.stdin.flush()
-    return worker
+    line, its_end = fork_server.CONTEXT.Pipe()
+    process = fork_server.CONTEXT.Process(target=worker.main, args=(task, own, layout, its_end))
+    process.start()
+    its_end.close()
+    return Rank(process, line)
 
 
 @contextlib.contextmanager

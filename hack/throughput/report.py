@@ -31,7 +31,7 @@ def cpu_table(found: Mapping[str, Any]) -> str:
     rows = [
         (
             row["case"],
-            row["pairs"],
+            f"{row['starts']} of {row['pairs']}",
             *_speeds(row),
             "–" if row["isControl"] else _verdict(row["ratio"] >= RATIO_TARGET),
             *_stalls(row),
@@ -50,7 +50,7 @@ def cpu_table(found: Mapping[str, Any]) -> str:
         )
         for each in found["loader"]
     ]
-    heads = ("case", "pairs", *_SPEEDS, "≥ 0.995", *_STALLS)
+    heads = ("case", "starts, pairs", *_SPEEDS, "≥ 0.995", *_STALLS)
     loader = ("recipe", "tokens a rank and step", "planned step", "reading them", "the step waits",
               "share", "< 0.1 %")  # fmt: skip
     return "\n".join(
@@ -62,7 +62,7 @@ def gpu_table(found: Mapping[str, Any]) -> str:
     rows = [
         (
             row["case"],
-            row["pairs"],
+            f"{row['starts']} of {row['pairs']}",
             *_speeds(row),
             f"{row['published']:,}" if row["published"] else "–",
             f"{row['mfu']:.1%}",
@@ -73,21 +73,20 @@ def gpu_table(found: Mapping[str, Any]) -> str:
         )
         for row in found["throughput"]
     ]
-    heads = ("recipe", "pairs", *_SPEEDS, "published, H100", "MFU", "peak memory",
+    heads = ("recipe", "starts, pairs", *_SPEEDS, "published, H100", "MFU", "peak memory",
              "over the plan", *_STALLS, "≥ 0.995 and ±10 %")  # fmt: skip
     return "\n".join([_environment(found["environment"]), "", *_table(heads, rows)])
 
 
-_SPEEDS = ("ours, tokens/s", "bare torchtitan", "ratio (quartiles)")
+_SPEEDS = ("ours, tokens/s", "bare torchtitan", "ratio ± standard error")
 _STALLS = ("a save stalls: async", "sync")
 
 
 def _speeds(row: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = row["quartiles"]
     return (
         f"{row['ours_tokens_per_second']:,.0f}",
         f"{row['bare_tokens_per_second']:,.0f}",
-        f"{row['ratio']:.4f} ({low:.3f}–{high:.3f})",
+        f"{row['ratio']:.4f} ± {row['standard_error']:.4f}",
     )
 
 

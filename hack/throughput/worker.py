@@ -1,26 +1,27 @@
-"""One rank of one of the two systems, in blocks of steps.
+"""One rank of one of the two systems, in blocks of steps; a process of the fork server.
 
-    a line on stdin    -> a block is trained; its seconds are a line of JSON on stdout
-    the end of stdin   -> what else there is to say, a line of JSON, and the end
-
-The task is the first line on stdin. RANK and its kin come from the environment, as a worker's.
+True comes   -> a block is trained; its seconds are sent
+False comes  -> what else there is to say is sent, and the process ends
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import mmap
 import os
-import sys
+import random
 import time
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pretrain_llm.contract import codec
 from pretrain_llm.contract.config import RunConfig
 
 OURS, BARE = "ours", "bare"
+_PADS, _MAX_PAD_BYTES, _MAX_BLOCK_BYTES = 64, 1 << 22, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,34 +34,47 @@ class Task:
     saves_async: bool = True
 
 
-def main() -> None:
-    task = codec.from_json(Task, sys.stdin.readline())
+def main(task: Task, own: Mapping[str, str], layout: int, line: Connection) -> None:
+    """`own`: environment. `layout`: seed of where in memory things come to lie."""
+    os.environ.update(own)
+    warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR)
-    if task.run.nodes.device == "cpu":
-        from pretrain_llm.training import on_cpu  # noqa: F401  before torchtitan
     from pretrain_llm.training import cpu
 
     if task.run.nodes.device == "cpu":
         cpu.use_threads()
-    _trainer(task).train()
+    held = _pads(random.Random(f"{layout}/{task.system}/{own['RANK']}"))
+    _trainer(task, line).train()
+    del held
 
 
-def _trainer(task: Task) -> Any:
+def _pads(draw: random.Random) -> list[mmap.mmap | bytes]:
+    """Memory that nobody uses, with holes of other sizes each time.
+
+    One program has one layout, good or bad for the caches, and forks have it at each start: what
+    is measured would be that, too.
+    """
+    maps = [mmap.mmap(-1, draw.randrange(1, _MAX_PAD_BYTES)) for _ in range(_PADS)]
+    blocks = [bytes(draw.randrange(1, _MAX_BLOCK_BYTES)) for _ in range(_PADS)]
+    return draw.sample([*maps, *blocks], _PADS)
+
+
+def _trainer(task: Task, line: Connection) -> Any:
     from . import trainers
 
     config = trainers.config(task)
     kind = trainers.Ours if task.system == OURS else trainers.Bare
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     trainer = kind.Config(**values).build()
-    trainer.turns = Turns(task.block_steps, trainer)
+    trainer.turns = Turns(task.block_steps, trainer, line)
     return trainer
 
 
 class Turns:
     """Called at every step boundary."""
 
-    def __init__(self, block_steps: int, trainer: Any) -> None:
-        self._block_steps, self._trainer = block_steps, trainer
+    def __init__(self, block_steps: int, trainer: Any, line: Connection) -> None:
+        self._block_steps, self._trainer, self._line = block_steps, trainer, line
         self._begun = time.perf_counter()
 
     def boundary(self, step: int) -> None:
@@ -69,9 +83,9 @@ class Turns:
         from torchtitan.tools import utils
 
         utils.device_module.synchronize()
-        _say({"step": step, "seconds": time.perf_counter() - self._begun})
-        if not sys.stdin.readline():
-            _say(self._found())
+        self._line.send({"step": step, "seconds": time.perf_counter() - self._begun})
+        if not self._line.recv():
+            self._line.send(self._found())
             os._exit(0)
         self._begun = time.perf_counter()
 
@@ -88,10 +102,6 @@ class Turns:
         }
 
 
-def _say(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
-
-
 def write_shards(folder: Path, vocabulary: int, tokens: int) -> None:
     """Documents of 500 tokens, each closed by token 0."""
     import numpy as np
@@ -100,7 +110,3 @@ def write_shards(folder: Path, vocabulary: int, tokens: int) -> None:
     drawn = np.random.default_rng(0).integers(1, vocabulary, tokens)
     drawn[499::500] = 0
     drawn.astype("<u2").tofile(folder / "0.bin")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The bench's two trainers have the same configuration."""
+"""The bench's two trainers have the same configuration, and train in turns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from hack.throughput.__main__ import together
+from hack.throughput.cases import Case
+from hack.throughput.processes import started
 from hack.throughput.worker import BARE, OURS, Task, write_shards
 
-from .runs import VOCAB_SIZE, run_config
+from .runs import VOCAB_SIZE, mesh, run_config
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -39,3 +42,26 @@ def _same(ours: Any, bare: Any, name: str) -> bool:
     if name == "model_spec":
         return bool(ours.model_spec.flavor == bare.model_spec.flavor)
     return bool(getattr(ours, name) == getattr(bare, name))
+
+
+def test_both_train_in_turns(folder: Path) -> None:
+    run = run_config(
+        folder,
+        nodes={"devices_per_node": 2},
+        parallelism=mesh(shard=2),
+        training={"steps": 1000},
+        checkpoint={"interval": 1000},
+    )
+    start = together(Case("tiny", run, ranks=2), 3, folder, layout=1)
+    assert len(start.pairs) == 3
+    assert all(seconds > 0 for pair in start.pairs for seconds in pair)
+    assert start.end["device"] == "CPU"
+
+
+def test_a_rank_that_died_ends_the_measurement(folder: Path) -> None:
+    run = run_config(folder, model={"num_heads": 3})  # of a width that 3 does not divide
+    with (
+        started(Task(OURS, run, str(folder), 1), 1) as system,
+        pytest.raises(RuntimeError, match="a worker has died"),
+    ):
+        system.warm_up()

@@ -10,23 +10,25 @@ from hack.throughput import report
 from hack.throughput.measure import LoaderShare, Memory, mfu, throughput
 
 
-def test_ratio_is_the_median_of_pairs_not_of_all_blocks() -> None:
+def test_ratio_is_the_mean_of_starts_and_a_start_is_the_median_of_its_pairs() -> None:
     """The machine gets four times as slow meanwhile, and both with it."""
-    found = throughput([(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0)], block_tokens=100)
-    assert found.ratio == pytest.approx(1.1)
-    assert found.quartiles == pytest.approx((1.1, 1.1))
+    first = [(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0), (4.0, 4.4)]
+    found = throughput([first, [(1.0, 0.9)]], block_tokens=100)
+    assert found.ratio == pytest.approx(1.0)
+    assert found.standard_error == pytest.approx(0.1)
+    assert (found.starts, found.pairs) == (2, 6)
     assert found.ours_tokens_per_second == pytest.approx(100 / 3)
     assert found.bare_tokens_per_second == pytest.approx(100 / 2.6)
 
 
 @pytest.mark.parametrize(("bare_seconds", "is_met"), [(0.9951, True), (0.9949, False)])
 def test_target_is_five_in_a_thousand(bare_seconds: float, is_met: bool) -> None:
-    assert throughput([(1.0, bare_seconds)], 1).meets_target is is_met
+    assert throughput([[(1.0, bare_seconds)]] * 2, 1).meets_target is is_met
 
 
-def test_no_pair_is_no_measurement() -> None:
-    with pytest.raises(ValueError, match="no pair"):
-        throughput([], 1)
+def test_one_start_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="there were 1"):
+        throughput([[(1.0, 1.0)]], 1)
 
 
 def test_mfu_is_of_what_torchtitan_counts() -> None:
@@ -48,11 +50,12 @@ def test_loader_may_take_a_thousandth_of_a_step(wait_seconds: float, is_met: boo
 
 ROW: dict[str, Any] = {
     "case": "llama",
+    "starts": 4,
     "pairs": 12,
     "ours_tokens_per_second": 1234.5,
     "bare_tokens_per_second": 1230.0,
     "ratio": 1.0037,
-    "quartiles": (0.99, 1.01),
+    "standard_error": 0.002,
     "isControl": False,
     "saveStallSeconds": {"async": 0.1, "sync": 1.5},
     "meetsTarget": True,
@@ -72,8 +75,8 @@ def test_cpu_table_has_both_targets() -> None:
     table = report.cpu_table(
         {"environment": {"torch": "2.15.0"}, "throughput": [ROW, CONTROL], "loader": [shares]}
     )
-    assert "| llama | 12 | 1,234 | 1,230 | 1.0037 (0.990–1.010) | met | 0.10 s | 1.50 s |" in table
-    assert "| bare twice | 12 | 1,234 | 1,230 | 1.0037 (0.990–1.010) | – | – | – |" in table
+    assert "| llama | 4 of 12 | 1,234 | 1,230 | 1.0037 ± 0.0020 | met | 0.10 s | 1.50 s |" in table
+    assert "| bare twice | 4 of 12 | 1,234 | 1,230 | 1.0037 ± 0.0020 | – | – | – |" in table
     assert "| nano | 65,536 | 0.05 s | 2.00 ms | 40 µs | 0.0800% | met |" in table
 
 
