@@ -28,9 +28,10 @@ def main() -> int:
     if given.gpu and not _has_gpu():
         print("bench-gpu: no CUDA device here, so nothing was measured")
         return 0
-    processes.warm_up("cuda" if given.gpu else "cpu")
     with tempfile.TemporaryDirectory(prefix="shards-") as name:
         folder = Path(name)
+        first, *_ = cases.gpu_cases() if given.gpu else cases.cpu_cases()
+        processes.warm_up(first.run, folder)
         found = _on_gpu(given, folder) if given.gpu else _on_cpu(given, folder)
     document = {"environment": report.environment(), **found}
     kind = "gpu" if given.gpu else "throughput"
@@ -95,7 +96,7 @@ def _on_gpu(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _row(case: Case, given: argparse.Namespace, folder: Path, *, at_once: bool) -> dict[str, Any]:
     write_shards(folder, case.run.model.vocab_size, 4_000_000)
     measure = together if at_once else _in_turn
-    starts = [measure(case, given.pairs, folder, layout) for layout in range(given.starts)]
+    starts = [measure(case, given.pairs, folder) for _ in range(given.starts)]
     found = throughput([start.pairs for start in starts], block_tokens(case))
     return {
         "case": case.name,
@@ -138,12 +139,12 @@ class Start:
     end: dict[str, Any]  # what ours had to say
 
 
-def together(case: Case, pairs: int, folder: Path, layout: int) -> Start:
+def together(case: Case, pairs: int, folder: Path) -> Start:
     """Both are there all the time, and take turns; who is first changes, too."""
     with ExitStack() as stack:
         ours, bare = (
-            stack.enter_context(started(_task(system, case, folder), case.ranks, number))
-            for system, number in ((case.system, 2 * layout), (BARE, 2 * layout + 1))
+            stack.enter_context(started(_task(system, case, folder), case.ranks))
+            for system in (case.system, BARE)
         )
         for system in (ours, bare):
             system.warm_up()
@@ -157,11 +158,11 @@ def _pair(first: System, second: System) -> Pair:
     return first.block(), second.block()
 
 
-def _in_turn(case: Case, pairs: int, folder: Path, layout: int) -> Start:
+def _in_turn(case: Case, pairs: int, folder: Path) -> Start:
     """One after the other: the device's memory is for one of them."""
     blocks, ends = [], []
     for name in (OURS, BARE):
-        with started(_task(name, case, folder), case.ranks, layout) as system:
+        with started(_task(name, case, folder), case.ranks) as system:
             system.warm_up()
             blocks.append([system.block() for _ in range(pairs)])
             ends.append(system.close())

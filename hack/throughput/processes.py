@@ -15,20 +15,23 @@ from typing import Any
 
 from pretrain_llm.agent import fork_server
 from pretrain_llm.contract import codec, environment
+from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.reports import WorkerReport
 
-from . import preload, worker
+from . import worker
 from .worker import Task
 
 
-def warm_up(device: str) -> None:
-    """Returns once workers start within a second: forked from a process with all imports done."""
-    os.environ[preload.DEVICE] = device
+def warm_up(run: RunConfig, folder: Path) -> None:
+    """Returns once workers of such runs are forked from a process with all imports done."""
+    path = folder / "run.json"
+    path.write_text(codec.to_json(run))
+    os.environ[environment.CONFIG] = str(path)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if device == "cpu":
+    if run.nodes.device == "cpu":
         # Pages of 4 KiB lie in the caches as luck has it: equal programs then differ by 3 %.
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-    fork_server.start(preload.__name__)
+    fork_server.start("pretrain_llm.training.preload")
     fork_server.wait_until_warm()
 
 
@@ -79,16 +82,12 @@ class System:
 
 
 @contextlib.contextmanager
-def started(task: Task, ranks: int, layout: int = 0) -> Iterator[System]:
-    """Not warm yet, so that several start at once. Whatever is alive at the end is killed.
-
-    `layout`: another one has other addresses of memory.
-    """
+def started(task: Task, ranks: int) -> Iterator[System]:
+    """Not warm yet, so that several start at once. Whatever is alive at the end is killed."""
     with tempfile.TemporaryDirectory(prefix="throughput-") as name, _inbox(Path(name)) as inbox:
         placed = replace(task, run=replace(task.run, volume=name))
         port = _free_port()
-        system = System([_rank(placed, Path(name), ranks, rank, port, layout)
-                         for rank in range(ranks)])  # fmt: skip
+        system = System([_rank(placed, Path(name), ranks, rank, port) for rank in range(ranks)])
         listener = threading.Thread(target=_listen, args=(inbox, system), daemon=True)
         listener.start()
         try:
@@ -110,7 +109,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _rank(task: Task, folder: Path, ranks: int, rank: int, port: int, layout: int) -> Rank:
+def _rank(task: Task, folder: Path, ranks: int, rank: int, port: int) -> Rank:
     own = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -121,7 +120,7 @@ def _rank(task: Task, folder: Path, ranks: int, rank: int, port: int, layout: in
         environment.REPORT_SOCKET: str(folder / "reports"),
     }
     line, its_end = fork_server.CONTEXT.Pipe()
-    process = fork_server.CONTEXT.Process(target=worker.main, args=(task, own, layout, its_end))
+    process = fork_server.CONTEXT.Process(target=worker.main, args=(task, own, its_end))
     process.start()
     its_end.close()
     return Rank(process, line)

@@ -34,8 +34,8 @@ class Task:
     saves_async: bool = True
 
 
-def main(task: Task, own: Mapping[str, str], layout: int, line: Connection) -> None:
-    """`own`: environment. `layout`: seed of where in memory things come to lie."""
+def main(task: Task, own: Mapping[str, str], line: Connection) -> None:
+    """`own`: environment."""
     os.environ.update(own)
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR)
@@ -43,7 +43,7 @@ def main(task: Task, own: Mapping[str, str], layout: int, line: Connection) -> N
 
     if task.run.nodes.device == "cpu":
         cpu.use_threads()
-    held = _pads(random.Random(f"{layout}/{task.system}/{own['RANK']}"))
+    held = _pads(random.Random())
     _trainer(task, line).train()
     del held
 

@@ -52,7 +52,7 @@ def test_both_train_in_turns(folder: Path) -> None:
         training={"steps": 1000},
         checkpoint={"interval": 1000},
     )
-    start = together(Case("tiny", run, ranks=2), 3, folder, layout=1)
+    start = together(Case("tiny", run, ranks=2), 3, folder)
     assert len(start.pairs) == 3
     assert all(seconds > 0 for pair in start.pairs for seconds in pair)
     assert start.end["device"] == "CPU"
