@@ -12,7 +12,7 @@ from hack.throughput.measure import LoaderShare, Memory, mfu, throughput
 
 def test_ratio_is_the_mean_of_starts_and_a_start_is_the_median_of_its_pairs() -> None:
     """The machine gets four times as slow meanwhile, and both with it."""
-    first = [(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0), (4.0, 4.4)]
+    first = [(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0), (4.0, 5.0)]
     found = throughput([first, [(1.0, 0.9)]], block_tokens=100)
     assert found.ratio == pytest.approx(1.0)
     assert found.standard_error == pytest.approx(0.1)
