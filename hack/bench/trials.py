@@ -80,6 +80,9 @@ def measured_fault(fault: str, system: str) -> str:
 
 
 def _is_distinct(fault: str, system: str, faults: Collection[str]) -> bool:
+    """torchrun elastic waits for the lost pod's successor, however patient its workers are."""
+    if (fault, system) == (POWER_OFF_PATIENT, ELASTIC):
+        return False
     return measured_fault(fault, system) == fault or POWER_OFF not in faults
 
 

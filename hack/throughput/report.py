@@ -31,7 +31,8 @@ def cpu_table(found: Mapping[str, Any]) -> str:
     rows = [
         (
             row["case"],
-            f"{row['starts']} of {row['pairs']}",
+            row["starts"],
+            row["pairs"],
             *_speeds(row),
             "–" if row["isControl"] else _verdict(row["ratio"] >= RATIO_TARGET),
             *_stalls(row),
@@ -50,7 +51,7 @@ def cpu_table(found: Mapping[str, Any]) -> str:
         )
         for each in found["loader"]
     ]
-    heads = ("case", "starts, pairs", *_SPEEDS, "≥ 0.995", *_STALLS)
+    heads = ("case", "starts", "pairs", *_SPEEDS, "≥ 0.995", *_STALLS)
     loader = ("recipe", "tokens a rank and step", "planned step", "reading them", "the step waits",
               "share", "< 0.1 %")  # fmt: skip
     return "\n".join(
@@ -62,7 +63,8 @@ def gpu_table(found: Mapping[str, Any]) -> str:
     rows = [
         (
             row["case"],
-            f"{row['starts']} of {row['pairs']}",
+            row["starts"],
+            row["pairs"],
             *_speeds(row),
             f"{row['published']:,}" if row["published"] else "–",
             f"{row['mfu']:.1%}",
@@ -73,7 +75,7 @@ def gpu_table(found: Mapping[str, Any]) -> str:
         )
         for row in found["throughput"]
     ]
-    heads = ("recipe", "starts, pairs", *_SPEEDS, "published, H100", "MFU", "peak memory",
+    heads = ("recipe", "starts", "pairs", *_SPEEDS, "published, H100", "MFU", "peak memory",
              "over the plan", *_STALLS, "≥ 0.995 and ±10 %")  # fmt: skip
     return "\n".join([_environment(found["environment"]), "", *_table(heads, rows)])
 

@@ -97,8 +97,10 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     dist.destroy_process_group()
 
 
-def tier(identity: Identity = IDENTITY, mesh: tuple[int, ...] = (1, 1, 1, 1)) -> MemoryTier:
-    return MemoryTier(5, identity, mesh)
+def tier(
+    identity: Identity = IDENTITY, mesh: tuple[int, ...] = (1, 1, 1, 1), interval: int = 5
+) -> MemoryTier:
+    return MemoryTier(interval, identity, mesh)
 
 
 def skipping(first: int, end: int) -> MemoryTier:
@@ -162,6 +164,14 @@ def test_save_at_each_interval_until_two_are_there_and_none_is_released(alone: P
     for step in range(41, 51):
         saves.at_boundary(step, lambda: states(1))
     assert [g.step for g in generations.generations(alone)] == [30, 45]
+
+
+def test_save_at_each_step_while_the_copy_of_one_takes_less_than_the_next(alone: Path) -> None:
+    saves = tier(interval=1)
+    for step in range(21, 31):
+        saves.at_boundary(step, lambda: states(1))
+        assert Generation(4, step) in generations.generations(alone)
+        generations.keep(alone, Generation(4, step))  # copied while the next step is made
 
 
 def test_save_without_room_is_left_out_and_training_goes_on(

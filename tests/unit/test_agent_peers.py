@@ -191,9 +191,14 @@ def test_unsealed_needs_every_worker(mine: Path) -> None:
     assert list(generations.unsealed(mine, 0, workers=2)) == []
 
 
-def test_full_with_two_generations_of_its_own(mine: Path) -> None:
+def test_full_with_two_generations_of_its_own_and_with_three_where_each_step_is_saved(
+    mine: Path,
+) -> None:
     saved(mine, NEW, 0)
     saved(mine, OLD, 1)
-    assert not generations.is_full(mine, 0)
+    assert not generations.is_full(mine, 0, interval=2)
     saved(mine, OLD, 0)
-    assert generations.is_full(mine, 0)
+    assert generations.is_full(mine, 0, interval=2)
+    assert not generations.is_full(mine, 0, interval=1)
+    saved(mine, Generation(OLD.round, OLD.step + 1), 0)
+    assert generations.is_full(mine, 0, interval=1)

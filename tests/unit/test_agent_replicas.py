@@ -101,10 +101,10 @@ def test_safe_generation_releases_older_ones_and_makes_room(pair: tuple[Agent, A
     agent.save(FIRST, 0)
     agent.save(SECOND, 0)
     agent.coordinator.hears(lambda told: len(told.holdings) == 2)
-    assert generations.is_full(root, 0)
+    assert generations.is_full(root, 0, interval=5)
     agent.says_safe(SECOND)
     agent.coordinator.hears(lambda told: len(told.holdings) == 1)
-    assert not generations.is_full(root, 0)
+    assert not generations.is_full(root, 0, interval=5)
     assert generations.generations(root) == [SECOND]
 
 

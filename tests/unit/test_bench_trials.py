@@ -46,13 +46,14 @@ def test_peer_is_measured_also_where_only_the_loss_without_a_spare_is_wanted() -
     )
 
 
-def test_patience_is_a_turn_of_its_own_for_peers_and_no_other_for_ours() -> None:
-    wanted = trials.wanted([POWER_OFF, POWER_OFF_PATIENT], [OURS, RECREATE], 1)
+def test_patience_is_a_turn_of_its_own_only_for_whole_job_recreate() -> None:
+    wanted = trials.wanted([POWER_OFF, POWER_OFF_PATIENT], trials.SYSTEMS, 1)
     found = trials.turns(wanted, done=())
     assert [(turn.system, turn.setup.patience_seconds, len(turn.trials)) for turn in found] == [
         (OURS, None, 1),
         (RECREATE, None, 1),
         (RECREATE, 600, 1),
+        (ELASTIC, None, 1),
     ]
 
 

@@ -21,8 +21,6 @@ from ..contract import codec
 from ..contract.layout import MANIFEST
 from ..contract.memory import Generation, Shards, parsed
 
-KEPT = 2  # of a node's own: one that is safe, one on its way
-
 
 def folder(root: Path, generation: Generation, rank: int) -> Path:
     return root / str(generation) / str(rank)
@@ -42,10 +40,20 @@ def generations(root: Path) -> list[Generation]:
     return sorted(generation for generation in found if generation)
 
 
-def is_full(root: Path, rank: int) -> bool:
-    """Whether a node has as many generations of its own as it may keep, whole or not."""
+def kept(interval: int) -> int:
+    """How many generations of its own a node keeps: one that is safe, one on its way.
+
+    Whether there is room for the next is asked one step ahead. With saves at every step that is
+    right after the last one, which nobody can have a copy of: it needs a place of its own, or every
+    second save would be left out.
+    """
+    return 3 if interval == 1 else 2
+
+
+def is_full(root: Path, rank: int, interval: int) -> bool:
+    """Whether a node has as many generations of its own as it keeps, whole or not."""
     own = [found for found in generations(root) if folder(root, found, rank).is_dir()]
-    return len(own) >= KEPT
+    return len(own) >= kept(interval)
 
 
 def unsealed(root: Path, rank: int, workers: int) -> Iterator[Generation]:

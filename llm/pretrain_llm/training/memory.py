@@ -103,7 +103,8 @@ class MemoryTier:
 
     def _post(self) -> None:
         place = self._place
-        self._full.fill_(int(generations.is_full(place.root, place.node_rank)))
+        is_full = generations.is_full(place.root, place.node_rank, self._interval)
+        self._full.fill_(int(is_full))
         self._posted = dist.all_reduce(self._full, group=self._group, async_op=True)
 
     def _has_room(self) -> bool:

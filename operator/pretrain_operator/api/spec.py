@@ -322,7 +322,8 @@ class MemoryCheckpoint(ApiModel):
     size_limit: Quantity | None = Field(
         None,
         description="Of each pod's tmpfs, which counts as the pod's memory. Four times a node's"
-        " share of weights and optimiser state is enough. Default: the pod's memory limit.",
+        " share of weights and optimiser state is enough; six times with interval 1."
+        " Default: the pod's memory limit.",
     )
 
 
