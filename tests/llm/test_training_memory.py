@@ -21,6 +21,7 @@ from pretrain_llm.contract import environment
 from pretrain_llm.contract.data_steps import DataSteps, SkippedData
 from pretrain_llm.contract.memory import Generation
 from pretrain_llm.training import memory
+from pretrain_llm.training.checkpointing import VerifiedCheckpoints
 from pretrain_llm.training.memory import MemoryTier, ShardMismatchError
 
 AT = Generation(3, 20)
@@ -172,6 +173,21 @@ def test_save_at_each_step_while_the_copy_of_one_takes_less_than_the_next(alone:
         saves.at_boundary(step, lambda: states(1))
         assert Generation(4, step) in generations.generations(alone)
         generations.keep(alone, Generation(4, step))  # copied while the next step is made
+
+
+def test_fault_in_a_save_to_the_volume_leaves_its_step_in_memory(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer_dies(*_: Any) -> bool:
+        raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(VerifiedCheckpoints, "_save_verified", peer_dies)
+    checkpoints = object.__new__(VerifiedCheckpoints)
+    checkpoints._memory = tier()
+    checkpoints._flattened_model_states_sd = lambda: states(1)
+    with pytest.raises(RuntimeError):
+        checkpoints._save(25)
+    assert list(generations.unsealed(alone, 0, workers=1)) == [Generation(4, 25)]
 
 
 def test_save_without_room_is_left_out_and_training_goes_on(

@@ -89,9 +89,10 @@ class VerifiedCheckpoints(CheckpointManager):
         return super()._load(manifest.step)
 
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
-        is_saved = self._save_verified(curr_step, last_step)
         if self._memory and not last_step:  # the last step must be on the volume, and is
+            # First: a copy is made sooner, and a fault meanwhile does not cost this step.
             self._memory.at_boundary(curr_step, self._flattened_model_states_sd)
+        is_saved = self._save_verified(curr_step, last_step)
         if is_saved and not last_step and dist.get_rank() == 0:
             report(saving=SavingReport(curr_step, time.time(), over=True))
         return is_saved
