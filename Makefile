@@ -79,6 +79,10 @@ bench-throughput: env-train ## Tokens/s against bare torchtitan on CPU, the load
 bench-gpu: env-train ## The same on a GPU: MFU, a save's stall, peak memory; without one it says so
 	@PYTHONPATH=llm:operator:. $(train_env)/bin/python -m hack.throughput --gpu $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: env-train ## How fast checkpoints in memory are written, copied to a peer and loaded
+	@PYTHONPATH=llm:operator:. $(train_env)/bin/python -m hack.memory_rates $(ARGS)
+
 ## Checks
 
 .PHONY: verify fmt lint types imports crd golden

@@ -34,6 +34,14 @@ SIMPLE = Durations(
     human_seconds=1000.0,
 )
 START = 10.0 + 20.0 + 5.0  # until training begins
+IN_MEMORY = replace(
+    SIMPLE,
+    memory_steps=10,
+    memory_stall_seconds=0.0,
+    memory_copy_seconds=5.0,
+    memory_load_seconds=3.0,
+    memory_fetch_seconds=4.0,
+)
 
 
 def scout_spec(spares: int = 1, exclude_node_after: int = 3) -> RunSpec:
@@ -152,6 +160,38 @@ def test_stretch_ends_when_its_last_step_does() -> None:
     assert stretch().position(ends_at).step == 200
 
 
+@pytest.mark.parametrize(
+    ("elapsed", "is_from_memory", "memory_step", "copied_step"),
+    [
+        (3.0, False, None, None),
+        (3.0, True, 55, None),
+        (5.0, True, 60, 55),  # step 60 is saved, what it resumed from is copied
+        (22.0, False, 70, 70),
+        (24.9, False, 70, 70),
+        (25.0, False, 80, 70),
+    ],
+)
+def test_stretch_position_counts_saves_in_memory(
+    elapsed: float, is_from_memory: bool, memory_step: int | None, copied_step: int | None
+) -> None:
+    saving = replace(
+        stretch(),
+        resumed_step=55,
+        memory_steps=10,
+        memory_copy_seconds=5.0,
+        is_from_memory=is_from_memory,
+    )
+    found = saving.position(1000.0 + elapsed)
+    assert (found.memory_step, found.copied_step) == (memory_step, copied_step)
+
+
+def test_stretch_stall_of_a_save_in_memory_is_spread_over_its_steps() -> None:
+    stalling = replace(stretch(), memory_steps=10, memory_stall_seconds=5.0)
+    assert stalling.ends_at(200) == 1000.0 + 150 * 1.5 + 4
+    found = stalling.position(1000.0 + 30 * 1.5)
+    assert (found.step, found.stalled_seconds) == (80, pytest.approx(15.0))
+
+
 def stretch() -> Stretch:
     return Stretch(1000.0, 50, 50, 1.0, 100, stall_seconds=4.0, save_seconds=10.0)
 
@@ -181,6 +221,47 @@ def test_run_killed_worker_costs_its_phases_and_lost_steps() -> None:
     (incident,) = result.incidents
     assert (incident.fault_class, incident.level) == ("WorkerError", "WorkerRestart")
     assert (incident.restore_seconds, incident.steps_lost) == (20.0, 50)
+
+
+def test_run_killed_worker_goes_on_from_memory() -> None:
+    result = run((257.5, "WorkerKilled"), durations=IN_MEMORY)
+    assert result.badput_seconds["Restore"] == 3.0
+    assert result.badput_seconds["LostSteps"] == pytest.approx(7.5)
+    assert result.steps_lost == 7
+    (incident,) = result.incidents
+    assert incident.steps_lost == 7
+
+
+def test_run_lost_node_goes_on_from_the_copy_that_its_neighbour_has() -> None:
+    result = run((253.0, "NodeLost"), durations=IN_MEMORY)
+    assert result.badput_seconds["Restore"] == 4.0 + 3.0
+    assert result.steps_lost == 13  # of step 250 there is no copy yet
+
+
+def test_run_two_neighbours_lost_at_once_go_back_to_the_volume() -> None:
+    result = run((253.0, "NodeLost"), (253.0, "NodeLost"), durations=IN_MEMORY)
+    assert result.badput_seconds["Restore"] == 20.0
+    assert result.steps_lost == 53
+
+
+def test_run_whose_memory_makes_no_step_of_progress_goes_back_to_the_volume() -> None:
+    fails_again = replace(IN_MEMORY, health_seconds=12.0, fails_again_seconds=5.0)
+    result = run((257.5, "FaultyGPU"), durations=fails_again, exclude_node_after=0)
+    assert len(result.incidents) > 1
+    assert result.steps_lost == 57
+
+
+def test_run_saves_in_memory_no_faster_than_they_are_copied() -> None:
+    slow = replace(IN_MEMORY, memory_copy_seconds=25.0)
+    assert slow.memory_interval_steps == 30
+    assert run((257.5, "WorkerKilled"), durations=slow).steps_lost == 17
+
+
+def test_run_goes_on_from_the_volume_where_that_is_newer_than_memory() -> None:
+    slow = replace(IN_MEMORY, memory_copy_seconds=115.0)
+    result = run((230.0, "WorkerKilled"), durations=slow)
+    assert result.badput_seconds["Restore"] == 20.0
+    assert result.steps_lost == 30
 
 
 def test_run_lost_node_is_noticed_by_its_lease_and_a_spare_takes_over() -> None:
@@ -256,9 +337,11 @@ def test_run_follows_the_fault_table_it_is_given(monkeypatch: pytest.MonkeyPatch
     assert len(run((250.0, "SoftwareBug")).stops) == 1
 
 
+@pytest.mark.parametrize("durations", [SIMPLE, IN_MEMORY], ids=["volume", "memory"])
 @pytest.mark.parametrize("name", {entry.effect: name for name, entry in CLASSES.items()}.values())
-def test_run_every_effect_ends_and_its_times_add_up(name: str) -> None:
-    result = run((120.0, name), (240.0, name), (250.0, name), total_steps=400)
+def test_run_every_effect_ends_and_its_times_add_up(name: str, durations: Durations) -> None:
+    hits = ((120.0, name), (240.0, name), (250.0, name))
+    result = run(*hits, total_steps=400, durations=durations)
     assert result.finished
     assert result.steps == 400
     assert result.productive_seconds == pytest.approx(400.0)
@@ -286,6 +369,7 @@ def test_run_with_an_interval_longer_than_the_faults_apart_is_cut_off() -> None:
     [
         ("step_seconds", 0.0),
         ("checkpoint_steps", 0),
+        ("memory_steps", 0),
         ("load_seconds", -1.0),
         ("save_seconds", float("nan")),
     ],
@@ -299,6 +383,16 @@ def test_durations_automatic_interval_is_no_shorter_than_a_save() -> None:
     durations = replace(SIMPLE, checkpoint_steps=None, stall_seconds=2.0)
     assert durations.interval_steps(10_000.0) == 199  # Daly: sqrt(2 x 2 x 10,000) - 2, and terms
     assert replace(durations, save_seconds=600.0).interval_steps(10_000.0) == 600
+
+
+def test_durations_of_memory_are_used_where_something_is_saved_there() -> None:
+    assert set(IN_MEMORY.used()) - set(SIMPLE.used()) == {
+        "memory_stall_seconds",
+        "memory_copy_seconds",
+        "memory_load_seconds",
+        "memory_fetch_seconds",
+    }
+    assert "memory_steps" in SIMPLE.used()
 
 
 def test_sensitivity_of_a_longer_load_is_a_lower_ettr() -> None:

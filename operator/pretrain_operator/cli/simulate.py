@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ..planner import recipe
 from ..simulate import Fault, Result, Scenario, scenarios
-from ..simulate.durations import SOURCES, names
+from ..simulate.durations import COUNTS, SOURCES, names
 from ..simulate.result import document
 from ..simulate.sensitivity import (
     MAX_HORIZON_SECONDS,
@@ -57,7 +57,7 @@ def register(commands: Commands) -> None:
     )
     one.add_argument("-o", "--output", choices=("text", "json"), default="text")
     for name in names():
-        kind = int if name == "checkpoint_steps" else float
+        kind = int if name in COUNTS else float
         option = f"--{name.replace('_', '-')}"
         one.add_argument(option, type=kind, help=SOURCES[name][0])
     one.set_defaults(offline=simulate)
@@ -74,7 +74,7 @@ def simulate(options: argparse.Namespace) -> int:
     base = result
     if options.sensitivity and shortened(scenario).horizon_seconds < result.wall_seconds:
         base = simulated(shortened(scenario), faults)
-    names_varied = names() if options.sensitivity else ()
+    names_varied = scenario.durations.used() if options.sensitivity else ()
     varied = tuple(sensitivity(scenario, faults, name) for name in names_varied)
     if options.output == "json":
         print(json.dumps(json_document(scenario, result, base, varied), indent=2))
@@ -191,11 +191,12 @@ def _assumptions(scenario: Scenario, varied: Sequence[Sensitivity]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("assumed", "value", "ETTR halved", "doubled", "source"):
         table.add_column(title, justify="left" if title in ("assumed", "source") else "right")
-    for name in sorted(names(), key=lambda n: -by_name[n].spread if n in by_name else 0):
+    used = scenario.durations.used()
+    for name in sorted(used, key=lambda n: -by_name[n].spread if n in by_name else 0):
         value, entry = getattr(scenario.durations, name), by_name.get(name)
         table.add_row(
             name,
-            "auto" if value is None else f"{value:,.4g}",
+            "–" if value is None else f"{value:,.4g}",
             f"{entry.halved.ettr:.2%}" if entry else "",
             f"{entry.doubled.ettr:.2%}" if entry else "",
             f"{SOURCES[name][0]}: {scenario.source(name)}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pretrain_llm.contract import protocol
+from pretrain_llm.contract.memory import Generation, Holding, MemoryStanding, Restore
 from pretrain_llm.contract.protocol import AgentEvent, AgentReport
 from pretrain_llm.contract.reports import (
     FaultReport,
@@ -36,6 +37,7 @@ class Agent:
     silent: bool = False  # its node is gone
     broken_device: bool = False  # workers on this node fail again
     events: int = 0  # reported so far
+    memory: MemoryStanding | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -61,6 +63,11 @@ class Coordinator:
     @property
     def round(self) -> Round | None:
         return self._ledger.rounds.round
+
+    @property
+    def restore(self) -> Restore | None:
+        """What the newest round starts from in memory; None: from the volume."""
+        return self._ledger.restore
 
     @property
     def members(self) -> list[Agent]:
@@ -109,9 +116,39 @@ class Coordinator:
             saved=agent.saved,
             first_event=agent.events,
             events=events,
+            memory=agent.memory,
         )
         agent.events += len(events)
         self._ledger = ledgers.told(self._ledger, told, now)
+
+    # What is in memory: each member has its own shards, and the copy of the member's before it
+
+    def entered(self) -> None:
+        """The newest round's members keep what they start from, and nothing else."""
+        self._hold(self.restore.generation if self.restore else None, None)
+
+    def kept(self, step: int | None, copied_step: int | None, now: float) -> None:
+        """The newest round's members have saved `step`; of `copied_step` there are copies, too."""
+        number = self.round.number if self.round else 0
+        steps = (step, copied_step)
+        own, copied = (None if s is None else self._generation(number, s) for s in steps)
+        self._hold(own, copied)
+        for agent in self.members:
+            self.report(agent, now)
+
+    def _generation(self, number: int, step: int) -> Generation:
+        started = self.restore.generation if self.restore else None
+        return started if started and started.step == step else Generation(number, step)
+
+    def _hold(self, own: Generation | None, copied: Generation | None) -> None:
+        names = self.round.members if self.round else ()
+        for rank, name in enumerate(names):
+            if (agent := self.agents.get(name)) is None:
+                continue
+            shards = [(own, rank), (copied, rank), (copied, (rank - 1) % len(names))]
+            held = [Holding(of, shard, len(names), 0) for of, shard in dict.fromkeys(shards) if of]
+            if held or agent.memory:
+                agent.memory = MemoryStanding(f"{name}:0", tuple(held))
 
     # Events of workers: told by the first member that can
 

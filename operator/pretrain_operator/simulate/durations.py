@@ -15,7 +15,7 @@ from pretrain_llm.contract.intervals import daly_interval_seconds
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds, but for checkpoint_steps. Raises ValueError for what cannot be."""
+    """Seconds, but for checkpoint_steps and memory_steps. Raises ValueError for what cannot be."""
 
     step_seconds: float
     checkpoint_steps: int | None = None  # between two saves; None: Daly's, no shorter than a save
@@ -34,6 +34,11 @@ class Durations:
     node_not_ready_seconds: float = 50.0
     replacement_seconds: float = 120.0
     human_seconds: float = 1800.0
+    memory_steps: int | None = None  # between two saves in memory; None: none are made
+    memory_stall_seconds: float = 1.0
+    memory_copy_seconds: float = 30.0
+    memory_load_seconds: float = 5.0
+    memory_fetch_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name in names():
@@ -44,13 +49,29 @@ class Durations:
                 raise ValueError(f"{name} {value}: give a finite number, 0 or more")
         if not self.step_seconds > 0:
             raise ValueError(f"step_seconds {self.step_seconds}: give a positive number")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise ValueError(f"checkpoint_steps {self.checkpoint_steps}: give at least 1")
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value}: give at least 1")
 
     @property
     def restore_seconds(self) -> float:
-        """From a named round to workers that are ready to step."""
+        """From a named round to workers that are ready to step, from the volume."""
         return self.warm_start_seconds + self.communicator_seconds + self.load_seconds
+
+    def memory_restore_seconds(self, *, fetched: bool) -> float:
+        """The same from memory; `fetched`: a node gets its shards from the one that has them."""
+        fetch_seconds = self.memory_fetch_seconds if fetched else 0.0
+        started = self.warm_start_seconds + self.communicator_seconds
+        return started + fetch_seconds + self.memory_load_seconds
+
+    @property
+    def memory_interval_steps(self) -> int | None:
+        """Between two saves in memory that are made: those before the last is copied are not."""
+        if self.memory_steps is None:
+            return None
+        apart_seconds = self.memory_steps * self.step_seconds
+        return self.memory_steps * max(1, math.ceil(self.memory_copy_seconds / apart_seconds))
 
     def interval_steps(self, mtbf_seconds: float) -> int:
         """Between two saves. A save begins only when the one before is complete."""
@@ -59,10 +80,17 @@ class Durations:
         daly = daly_interval_seconds(max(self.stall_seconds, 1e-3), mtbf_seconds)
         return max(1, round(max(daly, self.save_seconds) / self.step_seconds))
 
+    def used(self) -> tuple[str, ...]:
+        """Names of those that matter: where nothing is saved in memory, what it takes does not."""
+        is_idle = self.memory_steps is None
+        return tuple(name for name in names() if not (is_idle and name in _OF_MEMORY))
+
     def scaled(self, name: str, factor: float) -> Durations:
         value = getattr(self, name)
-        if name == "checkpoint_steps":
-            return replace(self, checkpoint_steps=max(1, round(value * factor)))
+        if value is None:
+            return self
+        if name in COUNTS:
+            return replace(self, **{name: max(1, round(value * factor))})
         return replace(self, **{name: value * factor})
 
 
@@ -124,7 +152,19 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         "DLRover: 2 min for one pod (published)",
     ),
     "human_seconds": ("a stopped run -> a person has changed it", "assumed"),
+    "memory_steps": ("between two saves in memory", "none are made"),
+    "memory_stall_seconds": ("training stands still for a save in memory", "assumed"),
+    "memory_copy_seconds": ("a save in memory -> the next node has a copy", "assumed"),
+    "memory_load_seconds": ("the node's shards are verified and loaded from memory", "assumed"),
+    "memory_fetch_seconds": ("a lost node's shards come from the node that has them", "assumed"),
 }
+COUNTS = ("checkpoint_steps", "memory_steps")
+_OF_MEMORY = (
+    "memory_stall_seconds",
+    "memory_copy_seconds",
+    "memory_load_seconds",
+    "memory_fetch_seconds",
+)
 
 
 def names() -> tuple[str, ...]:

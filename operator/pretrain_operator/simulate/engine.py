@@ -92,7 +92,6 @@ class _Engine:
         self._counted = 0  # events so far, and names of pods
         self._seen = (-1, False)  # round number, and whether it is broken
         self._renewed_at: float | None = None
-        self._unsaved_steps = 0  # kept only if the save of a drain succeeds
         run = admitted("simulated", self.spec, self.now)
         self.cluster = Cluster(run, on_pod_gone=self._pod_gone, on_pod_asked=self._pod_asked)
 
@@ -215,7 +214,7 @@ class _Engine:
 
     def _broken(self) -> None:
         self._end_stretch(lost=True)
-        self._lose_unsaved()
+        self._resume_from(self.saved_step)  # a drain may not have saved in time
         self.cause = "Reschedule"
         assert self.coordinator is not None
         for agent in self.coordinator.members:
@@ -235,21 +234,27 @@ class _Engine:
         assert key is not None
         if self.cause != "Start":
             self.cause = "Restore"
+        restore = self.coordinator.restore
+        self._resume_from(restore.generation.step if restore else self.saved_step)
+        self.coordinator.entered()
         for agent in self.coordinator.members:
             agent.state, agent.round, agent.saved = protocol.RUNNING, key[1], False
             self._report(agent)
+        seconds = self.durations.restore_seconds
+        if restore is not None:
+            seconds = self.durations.memory_restore_seconds(fetched=any(restore.sources))
         broken = next((a for a in self.coordinator.members if a.broken_device), None)
         if broken is not None:
-            seconds = min(self.durations.fails_again_seconds, self.durations.restore_seconds)
+            seconds = min(self.durations.fails_again_seconds, seconds)
             self._after(seconds, lambda: self._fail(broken, key, "Device"))
             return
-        self._after(self.durations.restore_seconds, lambda: self._restored(key))
+        self._after(seconds, lambda: self._restored(key))
 
     def _restored(self, key: RoundKey) -> None:
         if not self._is_running(key):
             return
         assert self.coordinator is not None
-        self.coordinator.restored(self.saved_step, self.now)
+        self.coordinator.restored(self.step, self.now)
         if self.cause != "Start":
             self.cause = "FirstStep"
         self._after(self.durations.first_step_extra_seconds, lambda: self._train(key))
@@ -257,22 +262,27 @@ class _Engine:
     def _train(self, key: RoundKey) -> None:
         if not self._is_running(key):
             return
-        self.cause, self.step = None, self.saved_step
+        assert self.coordinator is not None
+        self.cause = None
         self.stretch = Stretch(
             since=self.now,
-            resumed_step=self.saved_step,
+            resumed_step=self.step,
             saved_step=self.saved_step,
             step_seconds=self.durations.step_seconds,
             interval_steps=self.interval_steps,
             stall_seconds=self.durations.stall_seconds,
             save_seconds=self.durations.save_seconds,
+            memory_steps=self.durations.memory_interval_steps,
+            memory_stall_seconds=self.durations.memory_stall_seconds,
+            memory_copy_seconds=self.durations.memory_copy_seconds,
+            is_from_memory=self.coordinator.restore is not None,
         )
         self._after(self.durations.step_seconds, lambda: self._first_step(key))
         self._at(self.stretch.ends_at(self.total_steps), lambda: self._finish(key))
 
     def _first_step(self, key: RoundKey) -> None:
         if self._is_running(key) and self.stretch is not None:
-            self._tell_step(self.saved_step + 1)
+            self._tell_step(self.step + 1)
             self._operate()
 
     def _finish(self, key: RoundKey) -> None:
@@ -374,7 +384,6 @@ class _Engine:
         victim.state = protocol.LEAVING
         self._report(victim)
         self._end_stretch(lost=False)
-        self._unsaved_steps = reached - self.saved_step
         self.cause = "Drain"
         seconds = self.durations.save_seconds + self.durations.stall_seconds
         self._after(seconds, lambda: self._drained(victim, key, reached))
@@ -382,7 +391,7 @@ class _Engine:
     def _drained(self, victim: Agent, key: RoundKey, reached: int) -> None:
         if self.coordinator is None or not self._is_running(key):
             return
-        self.saved_step, self._unsaved_steps = reached, 0
+        self.saved_step = reached
         self.coordinator.saved(reached, self.durations.stall_seconds, self.now)
         for agent in self.coordinator.members:
             agent.saved = True
@@ -442,7 +451,9 @@ class _Engine:
             self.coordinator.stepped(step, self.durations.step_seconds, self.now)
 
     def _end_stretch(self, *, lost: bool) -> None:
-        """Books the time since training went on; `lost`: back to the newest checkpoint."""
+        """Books the time since training went on; `lost`: back to the newest on the volume, until
+        a round is to start from memory.
+        """
         stretch = self.stretch
         if stretch is None:
             return
@@ -457,16 +468,21 @@ class _Engine:
         self.badput["CheckpointStall"] += reached.stalled_seconds
         self.badput["LostSteps"] += trained - kept_seconds
         self.steps_lost += reached.step - kept
+        is_saved = reached.saved_step > self.saved_step
         self.step, self.saved_step = kept, reached.saved_step
+        if self.coordinator is None:
+            return
+        if is_saved:
+            self.coordinator.saved(self.saved_step, self.durations.stall_seconds, self.now)
+        self.coordinator.kept(reached.memory_step, reached.copied_step, self.now)
 
-    def _lose_unsaved(self) -> None:
-        """A drain could not save in time: what it would have saved is run again."""
-        seconds = self._unsaved_steps * self.durations.step_seconds
-        self.productive_seconds -= seconds
-        self.badput["LostSteps"] += seconds
-        self.steps_lost += self._unsaved_steps
-        self.step -= self._unsaved_steps
-        self._unsaved_steps = 0
+    def _resume_from(self, step: int) -> None:
+        """What was booked as kept after it is run again, what was booked as lost before is not."""
+        seconds = (step - self.step) * self.durations.step_seconds
+        self.productive_seconds += seconds
+        self.badput["LostSteps"] -= seconds
+        self.steps_lost -= step - self.step
+        self.step = step
 
     def _result(self) -> Result:
         return Result(

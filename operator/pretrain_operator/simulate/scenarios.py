@@ -14,6 +14,17 @@ from .durations import SOURCES, Durations
 from .trace import Fault
 
 _SECONDS_PER_DAY = 86_400.0
+_STATE_BYTES = 12.0  # a parameter: float32 weight and AdamW's two moments
+# MEASURE
+_WRITTEN_BYTES_PER_SECOND = 1e9  # by a worker, into the tmpfs
+_READ_BYTES_PER_SECOND = 1e9  # by a worker: checksum, and copy
+_COPIED_BYTES_PER_SECOND = 0.3e9  # by a node's agent: hashed, sent, verified at the other end
+_MEMORY_SOURCES = {
+    "memory_stall_seconds": "12 bytes a parameter; a worker writes 1 GB/s (measured on CPU)",
+    "memory_copy_seconds": "12 bytes a parameter; an agent hashes, sends",
+    "memory_load_seconds": "12 bytes",
+    "memory_fetch_seconds": "12 bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ def llama3() -> Scenario:
             stall_seconds=planned.reliability.stall_seconds,
             save_seconds=595.0,
             communicator_seconds=30.0,
+            **_in_memory(405e9, spec),
         ),
         total_steps=planned.config.training.steps,
         horizon_seconds=horizon,
@@ -62,6 +74,7 @@ def llama3() -> Scenario:
             "communicator_seconds": (
                 "MegaScale (arXiv:2402.15627): under 30 s over 10,000 GPUs (published)"
             ),
+            **_MEMORY_SOURCES,
         },
         remarks=("Spares: 4 nodes. Silent data corruption counts as seen at once.",),
     )
@@ -69,15 +82,17 @@ def llama3() -> Scenario:
 
 def scout() -> Scenario:
     gap, horizon = (2700.0, 4500.0), 30 * _SECONDS_PER_DAY
+    spec = RunSpec.model_validate(_SCOUT)
     return Scenario(
         name="scout",
         title="Scout-109B case: 64 GPUs, a node lost every 45-75 min, 3,000 steps",
-        spec=RunSpec.model_validate(_SCOUT),
+        spec=spec,
         durations=Durations(
             step_seconds=7.84,
             checkpoint_steps=100,
             save_seconds=595.0 * 109 / 405,
             load_seconds=169.0 * 109 / 405,
+            **_in_memory(109e9, spec),
         ),
         total_steps=3000,
         horizon_seconds=horizon,
@@ -95,6 +110,7 @@ def scout() -> Scenario:
             "checkpoint_steps": "the benchmark's",
             "save_seconds": "arXiv:2605.23066: DCP, 595 s for 405B, scaled by parameters",
             "load_seconds": "arXiv:2605.23066: DCP, 169 s for 405B, scaled by parameters",
+            **_MEMORY_SOURCES,
         },
         remarks=(
             "The benchmark's kind of failure was not found: each loses a whole node. One spare.",
@@ -110,7 +126,7 @@ def of_recipe(recipe: Recipe, assumptions: Assumptions | None = None) -> Scenari
         remedy = "its step time and what its saves cost are not known; simulate a run of a model"
         raise SpecError("simulated-model", "spec.script", "is set", remedy)
     planned = plan_run(spec, assumptions)
-    found, nodes = planned.reliability, spec.nodes.count
+    found, nodes, memory = planned.reliability, spec.nodes.count, spec.checkpoint.memory
     # A run that takes ten times as long as it should does not end.
     horizon = 10 * planned.compute.training_seconds + _SECONDS_PER_DAY
     return Scenario(
@@ -121,13 +137,28 @@ def of_recipe(recipe: Recipe, assumptions: Assumptions | None = None) -> Scenari
             step_seconds=planned.compute.step_seconds,
             checkpoint_steps=found.interval_steps,
             stall_seconds=found.stall_seconds,
+            memory_steps=memory.interval if memory else None,
+            **_in_memory(planned.parameters.total, spec),
         ),
         total_steps=planned.config.training.steps,
         horizon_seconds=horizon,
         mtbf_seconds=found.mtbf_seconds,
         drawn=lambda seed: trace.by_shares(seed, nodes, horizon, found.mtbf_seconds),
-        sources={"checkpoint_steps": "the recipe's"},
+        sources={"checkpoint_steps": "the recipe's", "memory_steps": "the recipe's"}
+        | _MEMORY_SOURCES,
     )
+
+
+def _in_memory(parameters: float, spec: RunSpec) -> dict[str, Any]:
+    """What saves in memory take, of a node's share of weights and optimiser state."""
+    node_bytes = _STATE_BYTES * parameters / spec.nodes.count
+    device_bytes = node_bytes / spec.nodes.devices_per_node
+    return {
+        "memory_stall_seconds": device_bytes / _WRITTEN_BYTES_PER_SECOND,
+        "memory_copy_seconds": node_bytes / _COPIED_BYTES_PER_SECOND,
+        "memory_load_seconds": device_bytes / _READ_BYTES_PER_SECOND,
+        "memory_fetch_seconds": node_bytes / _COPIED_BYTES_PER_SECOND,
+    }
 
 
 def _spec(**parts: Any) -> dict[str, Any]:
