@@ -15,15 +15,16 @@ from .trace import Fault
 
 _SECONDS_PER_DAY = 86_400.0
 _STATE_BYTES = 12.0  # a parameter: float32 weight and AdamW's two moments
-# MEASURE
-_WRITTEN_BYTES_PER_SECOND = 1e9  # by a worker, into the tmpfs
-_READ_BYTES_PER_SECOND = 1e9  # by a worker: checksum, and copy
-_COPIED_BYTES_PER_SECOND = 0.3e9  # by a node's agent: hashed, sent, verified at the other end
+# make bench-memory, on two CPU cores and over loopback; a node's agent is one process
+_WRITTEN_BYTES_PER_SECOND = 1.8e9  # by a worker, into the tmpfs
+_READ_BYTES_PER_SECOND = 0.85e9  # by a worker: checksum, and copy
+_COPIED_BYTES_PER_SECOND = 0.37e9  # by a node's agent: hashed, sent, verified at the other end
+_RATES = "12 bytes a parameter, {}: make bench-memory, measured on CPU and loopback"
 _MEMORY_SOURCES = {
-    "memory_stall_seconds": "12 bytes a parameter; a worker writes 1 GB/s (measured on CPU)",
-    "memory_copy_seconds": "12 bytes a parameter; an agent hashes, sends",
-    "memory_load_seconds": "12 bytes",
-    "memory_fetch_seconds": "12 bytes",
+    "memory_stall_seconds": _RATES.format("1.8 GB/s a worker"),
+    "memory_copy_seconds": _RATES.format("0.37 GB/s a node"),
+    "memory_load_seconds": _RATES.format("0.85 GB/s a worker"),
+    "memory_fetch_seconds": _RATES.format("0.37 GB/s a node"),
 }
 
 
