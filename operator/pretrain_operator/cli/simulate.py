@@ -28,7 +28,7 @@ from ..simulate.result import document
 from ..simulate.sensitivity import (
     MAX_HORIZON_SECONDS,
     Sensitivity,
-    sensitivity,
+    sensitivities,
     shortened,
     simulated,
 )
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _BUILT_IN = {"llama3": scenarios.llama3, "scout": scenarios.scout}
+_UNSET = {"checkpoint_steps": "auto", "memory_steps": "none"}
 
 
 def register(commands: Commands) -> None:
@@ -74,8 +75,7 @@ def simulate(options: argparse.Namespace) -> int:
     base = result
     if options.sensitivity and shortened(scenario).horizon_seconds < result.wall_seconds:
         base = simulated(shortened(scenario), faults)
-    names_varied = scenario.durations.used() if options.sensitivity else ()
-    varied = tuple(sensitivity(scenario, faults, name) for name in names_varied)
+    varied = sensitivities(scenario, faults) if options.sensitivity else ()
     if options.output == "json":
         print(json.dumps(json_document(scenario, result, base, varied), indent=2))
     else:
@@ -196,7 +196,7 @@ def _assumptions(scenario: Scenario, varied: Sequence[Sensitivity]) -> Table:
         value, entry = getattr(scenario.durations, name), by_name.get(name)
         table.add_row(
             name,
-            "–" if value is None else f"{value:,.4g}",
+            _UNSET[name] if value is None else f"{value:,.4g}",
             f"{entry.halved.ettr:.2%}" if entry else "",
             f"{entry.doubled.ettr:.2%}" if entry else "",
             f"{SOURCES[name][0]}: {scenario.source(name)}",

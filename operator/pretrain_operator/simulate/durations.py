@@ -87,8 +87,6 @@ class Durations:
 
     def scaled(self, name: str, factor: float) -> Durations:
         value = getattr(self, name)
-        if value is None:
-            return self
         if name in COUNTS:
             return replace(self, **{name: max(1, round(value * factor))})
         return replace(self, **{name: value * factor})

@@ -14,12 +14,11 @@ from .durations import SOURCES, Durations
 from .trace import Fault
 
 _SECONDS_PER_DAY = 86_400.0
-_STATE_BYTES = 12.0  # a parameter: float32 weight and AdamW's two moments
 # make bench-memory, on two CPU cores and over loopback; a node's agent is one process
 _WRITTEN_BYTES_PER_SECOND = 1.8e9  # by a worker, into the tmpfs
 _READ_BYTES_PER_SECOND = 0.85e9  # by a worker: checksum, and copy
 _COPIED_BYTES_PER_SECOND = 0.37e9  # by a node's agent: hashed, sent, verified at the other end
-_RATES = "12 bytes a parameter, {}: make bench-memory, measured on CPU and loopback"
+_RATES = "a checkpoint's bytes, {}: make bench-memory, measured on CPU and loopback"
 _MEMORY_SOURCES = {
     "memory_stall_seconds": _RATES.format("1.8 GB/s a worker"),
     "memory_copy_seconds": _RATES.format("0.37 GB/s a node"),
@@ -59,7 +58,7 @@ def llama3() -> Scenario:
             stall_seconds=planned.reliability.stall_seconds,
             save_seconds=595.0,
             communicator_seconds=30.0,
-            **_in_memory(405e9, spec),
+            **_in_memory(planned.reliability.checkpoint_bytes, spec),
         ),
         total_steps=planned.config.training.steps,
         horizon_seconds=horizon,
@@ -93,7 +92,7 @@ def scout() -> Scenario:
             checkpoint_steps=100,
             save_seconds=595.0 * 109 / 405,
             load_seconds=169.0 * 109 / 405,
-            **_in_memory(109e9, spec),
+            **_in_memory(12 * 109e9, spec),  # float32: weight and two moments
         ),
         total_steps=3000,
         horizon_seconds=horizon,
@@ -139,7 +138,7 @@ def of_recipe(recipe: Recipe, assumptions: Assumptions | None = None) -> Scenari
             checkpoint_steps=found.interval_steps,
             stall_seconds=found.stall_seconds,
             memory_steps=memory.interval if memory else None,
-            **_in_memory(planned.parameters.total, spec),
+            **_in_memory(found.checkpoint_bytes, spec),
         ),
         total_steps=planned.config.training.steps,
         horizon_seconds=horizon,
@@ -150,9 +149,9 @@ def of_recipe(recipe: Recipe, assumptions: Assumptions | None = None) -> Scenari
     )
 
 
-def _in_memory(parameters: float, spec: RunSpec) -> dict[str, Any]:
-    """What saves in memory take, of a node's share of weights and optimiser state."""
-    node_bytes = _STATE_BYTES * parameters / spec.nodes.count
+def _in_memory(checkpoint_bytes: float, spec: RunSpec) -> dict[str, Any]:
+    """What saves in memory take, of a node's share of a checkpoint."""
+    node_bytes = checkpoint_bytes / spec.nodes.count
     device_bytes = node_bytes / spec.nodes.devices_per_node
     return {
         "memory_stall_seconds": device_bytes / _WRITTEN_BYTES_PER_SECOND,

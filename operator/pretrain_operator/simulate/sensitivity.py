@@ -39,6 +39,14 @@ def shortened(scenario: Scenario) -> Scenario:
     return replace(scenario, horizon_seconds=min(scenario.horizon_seconds, MAX_HORIZON_SECONDS))
 
 
+def sensitivities(scenario: Scenario, faults: tuple[Fault, ...]) -> tuple[Sensitivity, ...]:
+    """Of each duration that matters; saves in memory have no interval to vary if none are made."""
+    durations = scenario.durations
+    idle = () if durations.memory_steps else ("memory_steps",)
+    names = [name for name in durations.used() if name not in idle]
+    return tuple(sensitivity(scenario, faults, name) for name in names)
+
+
 def sensitivity(scenario: Scenario, faults: tuple[Fault, ...], name: str) -> Sensitivity:
     """Over the scenario's first MAX_HORIZON_SECONDS, with the same faults."""
     base = scenario.durations
