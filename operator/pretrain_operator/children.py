@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from pretrain_llm.contract.config import AnyConfig
 
-from . import config, exclusion, names, pod_facts, stages, vacancies
+from . import config, exclusion, lost_pods, names, pod_facts, stages, vacancies
 from .api.spec import AnySpec
 from .api.status import RunStatus
 from .case import Case
@@ -226,8 +226,11 @@ def _is_stale(desired: Object, found: KubernetesObject) -> bool:
 # What should not be there
 
 
-def deleted(case: Case, status: RunStatus, objects: list[Object]) -> Iterator[Deletion]:
-    yield from _stuck_pods(case)
+def deleted(
+    case: Case, status: RunStatus, objects: list[Object], settings: Settings
+) -> Iterator[Deletion]:
+    for pod in lost_pods.lost_pods(case, status, settings):
+        yield _deletion(pod, grace_seconds=0)
     yield from _pods_on_excluded_nodes(case, status)
     yield from (_deletion(job) for job in _older_attempts(case, status))
     yield from _stale_stage_jobs(case, objects)
@@ -261,17 +264,6 @@ def _stale_stage_jobs(case: Case, objects: list[Object]) -> Iterator[Deletion]:
                 yield _deletion(job)
         elif _is_stale(desired, job) or stages.is_lost(case, job):
             yield _deletion(job)
-
-
-def _stuck_pods(case: Case) -> Iterator[Deletion]:
-    """A pod on a dead node stays Terminating, and the Job does not replace it before it is gone."""
-    for pod in case.observed.of_kind("Pod"):
-        node = pod_facts.node_name(pod)
-        if not pod_facts.is_deleting(pod) or node is None or not case.observed.nodes:
-            continue
-        found = case.observed.nodes.get(node)
-        if found is None or not pod_facts.holds(found, "Ready"):
-            yield _deletion(pod, grace_seconds=0)
 
 
 def _pods_on_excluded_nodes(case: Case, status: RunStatus) -> Iterator[Deletion]:

@@ -248,6 +248,13 @@ TABLE = (
         "AgentLost",
     ),
     Kind(
+        "node-silent",
+        "the node's kubelet does not reach the API server; its pods go on",
+        (Command("silence"),),
+        None,
+        "workers step on, the pod stays",
+    ),
+    Kind(
         "two-nodes-power-off",
         "the power of two nodes at once",
         (Command("off"),),

@@ -13,6 +13,7 @@ from . import (
     disruptions,
     exclusion,
     goodput,
+    lost_pods,
     progress,
     record,
     restarts,
@@ -42,7 +43,7 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
     except SpecError as error:
         return _invalid(run, str(error), observed)
     shown = progress.throttled(run.status, status, observed.now, settings.status_interval_seconds)
-    deletions = tuple(children.deleted(case, status, objects))
+    deletions = tuple(children.deleted(case, status, objects, settings))
     may_apply = summary.claim_problem(case) is None
     return Plan(
         status=shown,
@@ -50,7 +51,7 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
         create=tuple(children.created(case, status, objects)) if may_apply else (),
         delete=deletions,
         events=story(shown),
-        requeue_after_seconds=_requeue_after_seconds(run, shown, status, settings, may_apply),
+        requeue_after_seconds=_requeue_after_seconds(case, shown, status, settings, may_apply),
     )
 
 
@@ -87,10 +88,12 @@ def _invalid(run: Run, message: str, observed: Observed) -> Plan:
 
 
 def _requeue_after_seconds(
-    run: Run, shown: RunStatus, status: RunStatus, settings: Settings, may_apply: bool
+    case: Case, shown: RunStatus, status: RunStatus, settings: Settings, may_apply: bool
 ) -> float | None:
     if not may_apply:
         return _LOOK_AGAIN_SECONDS
-    if shown == run.status and progress.is_behind(shown, status):
+    if any(lost_pods.on_silent_nodes(case)):
+        return settings.poll_interval_seconds
+    if shown == case.run.status and progress.is_behind(shown, status):
         return settings.status_interval_seconds  # figures wait to be written
     return None

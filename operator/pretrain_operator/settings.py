@@ -42,7 +42,10 @@ class Settings(ApiModel):
         2.0, gt=0, description="Between two looks at a coordinator. Not an API call."
     )
     unreachable_seconds: int = Field(
-        5, ge=0, description="A pod on a node that does not answer is replaced after this time."
+        5,
+        ge=0,
+        description="A pod on a node that does not answer is replaced after this time; a training"
+        " pod only if its agent is silent too.",
     )
     termination_grace_seconds: int = Field(
         120, ge=1, description="Time for a last checkpoint when a training pod must go."

@@ -8,6 +8,7 @@ from typing import Any
 from . import api
 from .api.status import RunStatus
 from .exclusion import NodeMarks
+from .lost_pods import NODE_LOST
 from .names import EXCLUDED_LABEL
 from .observed import KubernetesObject, Run
 from .planned import Event
@@ -32,15 +33,15 @@ def lost_pod(namespace: str, name: str, uid: str, now: float) -> dict[str, Any]:
     condition = {
         "type": "DisruptionTarget",
         "status": "True",
-        "reason": "NodeLost",
-        "message": "pretrain-operator: the node does not answer",
+        "reason": NODE_LOST,
+        "message": "pretrain-operator: node and agent do not answer",
         "lastTransitionTime": timestamp(now),
     }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace, "uid": uid},
-        "status": {"phase": "Failed", "reason": "NodeLost", "conditions": [condition]},
+        "status": {"phase": "Failed", "reason": NODE_LOST, "conditions": [condition]},
     }
 
 

@@ -4,7 +4,7 @@
     python3 -m tests.cluster up [--nodes 3]           start a fresh cluster
     python3 -m tests.cluster status | kubeconfig      what is there, and how to reach it
     python3 -m tests.cluster node off node-2          cut its power (also: add on remove cut plug
-                                                      reboot partition heal)
+                                                      reboot partition silence heal)
     python3 -m tests.cluster api-server stop | start  of the cluster
     python3 -m tests.cluster volume NAME              a volume that all nodes share
     python3 -m tests.cluster down                     remove it all
@@ -34,6 +34,7 @@ _NODE_ACTIONS: dict[str, Callable[[Node], None]] = {
     "plug": Node.plug_cable,
     "reboot": Node.reboot,
     "partition": Node.part,
+    "silence": Node.silence,
     "heal": Node.heal,
 }
 

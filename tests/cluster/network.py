@@ -104,14 +104,28 @@ def remove_node(network: Network, node: str) -> None:
 
 def set_partition(network: Network, node: str, index: int, *, parted: bool) -> None:
     """Parts a node's pods from all other nodes' pods, or undoes it; the node itself is reached."""
-    rules = "table ip partition\ndelete table ip partition\n"  # nft's way to say: if it is there
-    if parted:
-        own = pod_range(index)
-        rules += (
-            "table ip partition {\nchain forward {\ntype filter hook forward priority 0;\n"
-            f"ip saddr {own} ip daddr {POD_RANGE} ip daddr != {own} drop\n"
-            f"ip daddr {own} ip saddr {POD_RANGE} ip saddr != {own} drop\n}}\n}}\n"
-        )
+    own = pod_range(index)
+    chain = (
+        "chain forward {\ntype filter hook forward priority 0;\n"
+        f"ip saddr {own} ip daddr {POD_RANGE} ip daddr != {own} drop\n"
+        f"ip daddr {own} ip saddr {POD_RANGE} ip saddr != {own} drop\n}}\n"
+    )
+    _set_table(network, node, "partition", chain if parted else "")
+
+
+def set_silence(network: Network, node: str, server: str, port: int, *, silent: bool) -> None:
+    """Parts a node's kubelet from the API server, or undoes it; its pods reach all others."""
+    chain = (
+        "chain output {\ntype filter hook output priority 0;\n"
+        f"ip daddr {server} tcp dport {port} reject with tcp reset\n}}\n"
+    )
+    _set_table(network, node, "silence", chain if silent else "")
+
+
+def _set_table(network: Network, node: str, name: str, chain: str) -> None:
+    rules = f"table ip {name}\ndelete table ip {name}\n"  # nft's way to say: if it is there
+    if chain:
+        rules += f"table ip {name} {{\n{chain}}}\n"
     namespace = f"--net=/run/netns/{network.node_namespace(node)}"
     run("nsenter", namespace, "nft", "-f", "-", stdin=rules)
 

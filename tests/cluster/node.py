@@ -94,9 +94,18 @@ class Node:
         """Its pods and other nodes' pods do not reach each other; the API server reaches it."""
         network.set_partition(self.network, self.name, self.index, parted=True)
 
+    def silence(self) -> None:
+        """Its kubelet does not reach the API server; its pods go on, and reach all others."""
+        self._set_silence(silent=True)
+
     def heal(self) -> None:
-        """Undoes `part`."""
+        """Undoes `part` and `silence`."""
         network.set_partition(self.network, self.name, self.index, parted=False)
+        self._set_silence(silent=False)
+
+    def _set_silence(self, *, silent: bool) -> None:
+        server = self.control_plane.address
+        network.set_silence(self.network, self.name, server, configs.API_PORT, silent=silent)
 
     def is_on(self) -> bool:
         """Whether the node has power."""

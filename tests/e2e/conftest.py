@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from hack.demo import place, scenario
 from tests.cluster import Cluster
+
+from . import evidence
 
 CORPUS = scenario.ROOT / "build" / "corpus"
 
@@ -21,3 +23,15 @@ def where() -> Iterator[place.Place]:
         scenario.install_operator(found.kube, found.values)
         scenario.load_corpus(found.kube, scenario.manifest(scenario.RECIPE), CORPUS)
         yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the cluster had to say."""
+    report = yield
+    found = getattr(item, "funcargs", {}).get("where")
+    if report.failed and found:
+        report.sections.append(("the cluster", evidence.gathered(found)))
+    return report

@@ -33,6 +33,7 @@ CONTROL_NODE = "node-1"  # has the operator and the coordinator
 OTHER_NODES = ("node-2", "node-3")
 RECOVERED_SECONDS = 120.0
 API_SERVER_DOWN_SECONDS = 30.0
+OUTLIVED_STEPS = 30  # more seconds than the operator gives a node that does not answer
 BUDGET = 1000
 SPEC: dict[str, Any] = {
     "training": {"steps": 1_000_000, "wandb": None},
@@ -175,6 +176,10 @@ class Struck:
             wait_for(f"{selector} on {CONTROL_NODE}", is_there, timeout_seconds=RECOVERED_SECONDS)
         finally:
             kube.run("uncordon", *OTHER_NODES)
+
+    def pod_uids(self) -> set[str]:
+        """Of the training pods."""
+        return {pod["metadata"]["uid"] for pod in self.watch.training_pods()}
 
     def node_apart(self) -> str:
         """Of a member, without operator and coordinator."""
@@ -350,8 +355,30 @@ def part(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
         run.cluster.node(node).heal()
 
 
+def silence(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
+    run.gather_control()
+    before = run.until_whole()
+    pods, node = run.pod_uids(), run.node_apart()
+    command = run.cluster_command("node {action} {target}")
+    run.inject(kind.name, f"--node={node}", f"--command={command}")
+    try:
+        wait_for(
+            f"{node} to be NotReady",
+            lambda: None if run.cluster.node(node).is_ready() else True,
+            timeout_seconds=RECOVERED_SECONDS,
+        )
+        run.watch.until_step(scenario.current_step(run.watch.object()) + OUTLIVED_STEPS)
+    finally:
+        run.cluster.node(node).heal()
+    run.cluster.await_ready()
+    run.until_whole()
+    assert run.pod_uids() == pods
+    assert incidents(run.watch.object()) == incidents(before)
+
+
 def stop_api_server(run: Struck, kind: injection.Kind, before: scenario.Object) -> None:
-    step = run.document().progress
+    """Nodes may be NotReady for half a minute after it is back: nobody is taken for lost."""
+    pods, step = run.pod_uids(), run.document().progress
     run.inject(kind.name, f"--command={run.cluster_command('api-server {action}')}")
     time.sleep(API_SERVER_DOWN_SECONDS)  # the fault itself
     run.cluster.control_plane.restart("kube-apiserver")
@@ -359,7 +386,10 @@ def stop_api_server(run: Struck, kind: injection.Kind, before: scenario.Object) 
     assert step
     assert after
     assert after.step >= step.step + 10, "workers stepped on meanwhile"
+    run.watch.until_step(after.step + OUTLIVED_STEPS)
+    run.cluster.await_ready()
     run.until_whole()
+    assert run.pod_uids() == pods
     assert incidents(run.watch.object()) == incidents(before)
 
 
@@ -396,6 +426,7 @@ PARTICULAR = {
     "checkpoint-manifest-missing": damage,
     "device-oom-at-start": out_of_memory_at_start,
     "node-power-off": cut_power,
+    "node-silent": silence,
     "two-nodes-power-off": cut_power,
     "node-reboot": reboot,
     "node-partitioned": part,

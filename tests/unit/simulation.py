@@ -37,8 +37,9 @@ _UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedu
 BACK_OFF_SECONDS = 10.0
 
 
-def node(name: str, *, ready: bool = True) -> Object:
-    conditions = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+def node(name: str, *, ready: bool = True, since: float = 0.0) -> Object:
+    status = "True" if ready else "Unknown"
+    conditions = [{"type": "Ready", "status": status, "lastTransitionTime": timestamp(since)}]
     return {"kind": "Node", "metadata": {"name": name}, "status": {"conditions": conditions}}
 
 

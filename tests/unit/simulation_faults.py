@@ -13,6 +13,8 @@ from pretrain_operator.observed import ObjectKey
 from .simulation import TICK_SECONDS, Simulation, node
 from .world import changed
 
+SILENT_SECONDS = 15.0  # of a node that was lost, when the simulation comes to know it
+
 
 def break_round(simulation: Simulation, **parts: Any) -> None:
     document = simulation.world.document
@@ -109,14 +111,13 @@ def fail_job(simulation: Simulation) -> None:
 
 
 def power_off_node(simulation: Simulation) -> None:
-    """Of the last slot: its agent falls silent, its pod is evicted and stays Terminating."""
+    """Of the last slot: its agent falls silent, and then Kubernetes says so of the node."""
     world = simulation.world
     assert world.document is not None
-    agent = world.document.agents[-1]
-    dark = node(agent.node, ready=False)
-    world.nodes[agent.node] = changed(world.nodes[agent.node], status=dark["status"])
-    key = ObjectKey("Pod", agent.name)
-    world.objects[key] = world.terminating(world.objects[key])
+    *others, agent = world.document.agents
+    silenced = replace(agent, last_seen=world.now - SILENT_SECONDS)
+    world.document = replace(world.document, agents=(*others, silenced))
+    darken(simulation, agent.node)
     break_round(
         simulation,
         evidence="LeaseExpired",
@@ -124,6 +125,13 @@ def power_off_node(simulation: Simulation) -> None:
         slot=agent.slot,
         node=agent.node,
     )
+
+
+def darken(simulation: Simulation, name: str) -> None:
+    """A node, in Kubernetes' eyes."""
+    world = simulation.world
+    dark = node(name, ready=False, since=world.now - SILENT_SECONDS)
+    world.nodes[name] = changed(world.nodes[name], status=dark["status"])
 
 
 def suspend_for_three_ticks(simulation: Simulation) -> None:

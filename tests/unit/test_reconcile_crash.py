@@ -17,10 +17,11 @@ import pytest
 from pretrain_operator import conditions
 from pretrain_operator.cluster import ApiError
 from pretrain_operator.metrics import Metrics
+from pretrain_operator.observed import ObjectKey
 from pretrain_operator.settings import Settings
 
 from .runs import demo_body
-from .simulation import Simulation, cluster, is_terminating
+from .simulation import Simulation, cluster
 from .simulation_faults import (
     ask_not_to_be_restarted,
     break_device,
@@ -32,7 +33,7 @@ from .simulation_faults import (
     quarantine_newest,
     suspend_for_three_ticks,
 )
-from .world import SETTINGS, START, Operator, World, key_of
+from .world import SETTINGS, START, Operator, World, changed, key_of
 
 MAX_TICKS = 70
 STEPS = 100
@@ -271,11 +272,11 @@ def test_pod_made_anew_under_its_name_is_not_taken_for_the_lost_one():
         simulation.tick()
         operator.settle()
     power_off_node(simulation)
-    known = next(pod for pod in world.of_kind("Pod") if is_terminating(pod))
+    assert world.document is not None
+    known = world.objects[ObjectKey("Pod", world.document.agents[-1].name)]
     operator._watch()
-    fresh = {name: value for name, value in known["metadata"].items() if "deletion" not in name}
     del world.objects[key_of(known)]
-    world.objects[key_of(known)] = {**known, "metadata": {**fresh, "uid": "another"}}
+    world.objects[key_of(known)] = changed(known, metadata={"uid": "another"})
     anew = world.objects[key_of(known)]
     operator.one_pass(sees_changes=False)
     assert {"apply_status Pod", "delete Pod"} <= set(operator.calls)

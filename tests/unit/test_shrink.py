@@ -28,9 +28,7 @@ def without_a_node() -> Simulation:
     assert world.document is not None
     world.document = replace(world.document, wanted_nodes=2)
     key = ObjectKey("Pod", world.document.agents[-1].name)
-    anew = dict(world.objects[key]["metadata"])
-    anew.pop("deletionTimestamp")
-    lost = {**world.objects[key], "metadata": anew}
+    lost = world.objects[key]
     settle(simulation)
     world.objects[key] = changed(lost, spec={"nodeName": None}, status=UNSCHEDULABLE)
     settle(simulation)

@@ -21,6 +21,8 @@ COMPONENT = "training"
 COORDINATOR = "coordinator"
 _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+# The operator is sooner where it may read nodes, and asks the coordinator first (`lost_pods`).
+_UNREACHABLE_SECONDS = 300  # Kubernetes' own default
 _COORDINATOR_START_SECONDS = 300  # it imports torch, on a node that may do much else
 _HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
 
@@ -155,7 +157,7 @@ def _agent_pod(
             restartPolicy="Never",
             subdomain=names.training_service(run.name),
             terminationGracePeriodSeconds=settings.termination_grace_seconds,
-            tolerations=unreachable_tolerations(settings.unreachable_seconds),
+            tolerations=unreachable_tolerations(_UNREACHABLE_SECONDS),
             affinity=_affinity(run, settings, avoided),
         ),
     }

@@ -127,7 +127,7 @@ class Cluster:
         self.run = replace(self.run, generation=self.run.generation + 1)
 
     def add_pod(self, name: str, node: str, slot: int) -> None:
-        self.nodes[node] = _node(node, "True")
+        self.nodes[node] = _node(node, "True", since=0.0)
         self.objects[ObjectKey("Pod", name)] = {
             "kind": "Pod",
             "metadata": {
@@ -143,11 +143,11 @@ class Cluster:
             "status": {"phase": "Running"},
         }
 
-    def lose_node(self, node: str) -> None:
-        self.nodes[node] = _node(node, "Unknown")
+    def lose_node(self, node: str, now: float) -> None:
+        self.nodes[node] = _node(node, "Unknown", since=now)
 
     def take_pod(self, name: str, now: float, disruption: str) -> None:
-        """Marked for deletion from outside: by an eviction, or for its dead node."""
+        """Marked for deletion from outside."""
         key = ObjectKey("Pod", name)
         pod = self.objects.get(key)
         if pod is None:
@@ -173,8 +173,8 @@ def _created(item: KubernetesObject) -> KubernetesObject:
     return {**item, "metadata": {"generation": 1, **metadata}}
 
 
-def _node(name: str, ready: str) -> KubernetesObject:
-    conditions_ = [{"type": "Ready", "status": ready}]
+def _node(name: str, ready: str, *, since: float) -> KubernetesObject:
+    conditions_ = [{"type": "Ready", "status": ready, "lastTransitionTime": timestamp(since)}]
     return {
         "kind": "Node",
         "metadata": {"name": name, "uid": name},

@@ -342,12 +342,8 @@ class _Engine:
             self._interrupt()
 
         def not_ready() -> None:
-            self.cluster.lose_node(victim.node)
-            self._after(UNREACHABLE_SECONDS, taken)
-
-        def taken() -> None:
-            self.cluster.take_pod(victim.name, self.now, "DeletionByTaintManager")
-            self._operate()
+            self.cluster.lose_node(victim.node, self.now)
+            self._after(UNREACHABLE_SECONDS, self._operate)
 
         self._after(self.durations.node_not_ready_seconds, not_ready)
 

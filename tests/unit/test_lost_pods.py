@@ -1,0 +1,130 @@
+"""Which pods are given up for their node: Kubernetes' word alone is not enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pretrain_operator.lost_pods import HEARD_SECONDS
+from pretrain_operator.observed import ObjectKey
+from pretrain_operator.wire import lost_pod
+
+from .scenarios import SETTINGS, training_run
+from .simulation import Simulation, node
+from .world import Object, Operator, changed
+
+UNREACHABLE = SETTINGS.unreachable_seconds
+LONG = 600.0
+GIVEN_UP = lost_pod("llm", "any", "any", 0.0)["status"]
+
+
+def observed(
+    *,
+    not_ready_for: float | None,
+    silent_for: float | None = None,
+    listens_for: float = LONG,
+    answers: bool = True,
+    deleting: bool = False,
+    ended: Object | None = None,
+) -> tuple[Simulation, str]:
+    """A run that trains, and the pod of its last slot, which is on that node. `silent_for`: since
+    its agent's last report; None: the coordinator does not know it.
+    """
+    simulation = training_run()
+    world = simulation.world
+    assert world.document is not None
+    *others, agent = world.document.agents
+    told = () if silent_for is None else (replace(agent, last_seen=world.now - silent_for),)
+    world.document = replace(
+        world.document, agents=(*others, *told), started_at=world.document.time - listens_for
+    )
+    if not_ready_for is not None:
+        dark = node(agent.node, ready=False, since=world.now - not_ready_for)
+        world.nodes[agent.node] = dark
+    key = ObjectKey("Pod", agent.name)
+    pod = changed(world.objects[key], status=ended or {})
+    world.objects[key] = world.terminating(pod) if deleting else pod
+    if not answers:
+        world.document = None
+    return simulation, agent.name
+
+
+def by_force(simulation: Simulation) -> list[str]:
+    decided = Operator(simulation.world).plan()
+    return [d.key.name for d in decided.delete if d.grace_seconds == 0]
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_lost"),
+    [
+        pytest.param({"not_ready_for": LONG, "silent_for": LONG}, True, id="silent to both"),
+        pytest.param({"not_ready_for": LONG, "silent_for": 0.5}, False, id="its agent reports"),
+        pytest.param({"not_ready_for": LONG, "silent_for": None}, True, id="never reported"),
+        pytest.param({"not_ready_for": None, "silent_for": LONG}, False, id="node is ready"),
+        pytest.param(
+            {"not_ready_for": UNREACHABLE - 1.0, "silent_for": LONG}, False, id="not for long"
+        ),
+        pytest.param(
+            {"not_ready_for": UNREACHABLE, "silent_for": HEARD_SECONDS}, True, id="just long enough"
+        ),
+        pytest.param(
+            {"not_ready_for": LONG, "listens_for": HEARD_SECONDS - 1.0},
+            False,
+            id="a new coordinator has not heard of all yet",
+        ),
+        pytest.param({"not_ready_for": 59.0, "answers": False}, False, id="nobody to ask"),
+        pytest.param({"not_ready_for": 60.0, "answers": False}, True, id="nobody to ask for long"),
+        pytest.param(
+            {"not_ready_for": 1.0, "silent_for": LONG, "deleting": True}, True, id="stuck"
+        ),
+        pytest.param(
+            {"not_ready_for": LONG, "silent_for": 0.5, "deleting": True},
+            False,
+            id="deleted, and its agent goes on until its kubelet hears of it",
+        ),
+        pytest.param(
+            {"not_ready_for": LONG, "silent_for": LONG, "ended": {"phase": "Failed"}},
+            False,
+            id="has ended",
+        ),
+        pytest.param(
+            {"not_ready_for": LONG, "silent_for": LONG, "ended": GIVEN_UP},
+            True,
+            id="given up by an operator that was killed then",
+        ),
+    ],
+)
+def test_pod_is_given_up_once_nobody_hears_of_it(seen: dict[str, Any], is_lost: bool):
+    simulation, name = observed(**seen)
+    assert by_force(simulation) == ([name] if is_lost else [])
+
+
+def test_pod_on_a_node_that_the_cache_has_not_seen_yet_is_left_alone():
+    simulation, name = observed(not_ready_for=None)
+    del simulation.world.nodes[simulation.world.objects[ObjectKey("Pod", name)]["spec"]["nodeName"]]
+    assert by_force(simulation) == []
+
+
+def test_operator_that_may_not_read_nodes_gives_no_pod_up():
+    simulation, _ = observed(not_ready_for=LONG)
+    simulation.world.nodes = {}
+    assert by_force(simulation) == []
+
+
+def test_coordinator_on_a_dead_node_goes_once_kubernetes_has_deleted_it():
+    simulation = training_run()
+    world = simulation.world
+    (pod,) = [item for item in world.of_kind("Pod") if "coordinator" in item["metadata"]["name"]]
+    world.nodes[pod["spec"]["nodeName"]] = node(pod["spec"]["nodeName"], ready=False)
+    own = pod["metadata"]["name"]
+    assert own not in by_force(simulation)
+    world.objects[ObjectKey("Pod", own)] = world.terminating(pod)
+    assert own in by_force(simulation)
+
+
+def test_silent_node_is_looked_at_again_without_an_event():
+    simulation, _ = observed(not_ready_for=1.0, answers=False)
+    Operator(simulation.world).settle()
+    assert Operator(simulation.world).plan().requeue_after_seconds == SETTINGS.poll_interval_seconds
