@@ -1,16 +1,18 @@
-"""Pods whose node is gone, by Kubernetes' word and by the coordinator's. Pure.
+"""Pods whose node is gone, by Kubernetes' word and by their own silence. Pure.
 
 A node is NotReady where its kubelet does not reach the API server, which also happens to nodes that
 train on: after the API server was down, several of them for half a minute. So a training pod is
-given up only once its agent is silent too. Kubernetes would delete it on the first word alone, so
-training pods tolerate that for longer than this takes, and the operator deletes them:
+given up only once its agent is silent too, a coordinator once it does not answer. Kubernetes would
+delete them on the first word alone, so they tolerate that for longer than this takes, and the
+operator deletes them:
 
-    node NotReady ──unreachable_seconds──► agent silent? ──yes──► pod deleted by force, made anew
-                                               └─no──► it trains on; looked at again
+    node NotReady ──unreachable_seconds──► pod silent? ──yes──► deleted by force, made anew
+                                               └─no──► it goes on; looked at again
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pretrain_llm.contract.status import StatusDocument
@@ -19,7 +21,7 @@ from . import pod_facts
 from .api.status import RunStatus
 from .case import Case
 from .manifests.metadata import component
-from .manifests.training import COMPONENT
+from .manifests.training import COMPONENT, COORDINATOR
 from .observed import KubernetesObject
 from .settings import Settings
 from .times import epoch_seconds
@@ -35,9 +37,11 @@ def lost_pods(case: Case, status: RunStatus, settings: Settings) -> Iterator[Kub
     """
     document = case.document(status)
     for pod in on_silent_nodes(case):
-        if component(pod) == COMPONENT and is_heard(pod, document):
+        if pod_facts.disruption(pod) == NODE_LOST:
+            yield pod  # marked, and then the operator was killed
+        elif component(pod) == COMPONENT and is_heard(pod, document):
             continue
-        if pod_facts.is_deleting(pod) or _is_given_up(case, pod, document, settings):
+        elif pod_facts.is_deleting(pod) or _is_given_up(case, pod, document, settings):
             yield pod
 
 
@@ -66,23 +70,28 @@ def is_heard(pod: KubernetesObject, document: StatusDocument | None) -> bool:
 def _is_given_up(
     case: Case, pod: KubernetesObject, document: StatusDocument | None, settings: Settings
 ) -> bool:
-    """Of a silent training pod that nobody has deleted yet; Kubernetes deletes the others."""
-    silent_since = _silent_since(case, pod)
-    has_ended = not pod_facts.is_live(pod) and pod_facts.disruption(pod) != NODE_LOST
-    if component(pod) != COMPONENT or has_ended or silent_since is None:
+    """Of a pod that nobody has deleted yet; those of other components Kubernetes deletes."""
+    seconds = settings.unreachable_seconds
+    if not pod_facts.is_live(pod) or _not_ready_seconds(case, pod) < seconds:
         return False
-    silent_seconds = case.now - silent_since
+    if component(pod) == COORDINATOR:
+        # Not for one late answer: it may go on beside the next, and each would name rounds.
+        return document is None and _unanswered_seconds(case) >= seconds
+    if component(pod) != COMPONENT:
+        return False
     if document is None:
-        return silent_seconds >= _NO_COORDINATOR_SECONDS
-    has_listened = document.time - document.started_at >= HEARD_SECONDS
-    return has_listened and silent_seconds >= settings.unreachable_seconds
+        return _unanswered_seconds(case) >= _NO_COORDINATOR_SECONDS
+    return document.time - document.started_at >= HEARD_SECONDS
 
 
-def _silent_since(case: Case, pod: KubernetesObject) -> float | None:
-    """Seconds since the epoch; None of a node that is not there: it may be new, or Kubernetes
-    removes its pods.
-    """
+def _unanswered_seconds(case: Case) -> float:
+    since = case.observed.coordinator_silent_since
+    return 0.0 if since is None else case.now - since
+
+
+def _not_ready_seconds(case: Case, pod: KubernetesObject) -> float:
+    """Endlessly few of a node that is not there: it may be new, or Kubernetes removes its pods."""
     node = case.observed.nodes.get(pod_facts.node_name(pod) or "")
     ready = pod_facts.condition(node, "Ready") if node else None
     changed = ready.get("lastTransitionTime") if ready else None
-    return epoch_seconds(changed) if changed else None
+    return case.now - epoch_seconds(changed) if changed else -math.inf

@@ -36,6 +36,8 @@ class Observed:
     """
     coordinator: StatusDocument | None = None
     """None where it does not answer."""
+    coordinator_silent_since: float | None = None
+    """Seconds since the epoch: when it was first asked in vain since its last answer."""
 
     def of_kind(self, kind: str) -> list[KubernetesObject]:
         """In order of name."""

@@ -2,7 +2,8 @@
 
 The order is the crash safety: nothing is touched before the status that announces it has been
 committed, so a pass may end anywhere and the next one, of this process or another, goes on.
-What this keeps in memory only saves calls: losing it changes nothing.
+What this keeps in memory saves calls, and tells how long a coordinator has been silent: losing it
+changes nothing but when.
 
     observe   cache (watches and own writes), the storage claim, the coordinator's document
     commit    the whole status, with resourceVersion; a conflict means that the cache is behind:
@@ -58,12 +59,13 @@ _OLDEST_EVENT_SECONDS = 3600.0  # an Event lives so long: an older story has bee
 
 @dataclass
 class _Memory:
-    """What is remembered of a run between passes, to save calls only."""
+    """What is remembered of a run between passes."""
 
     uid: str
     claim_read_at: float = 0.0
     claim: KubernetesObject | None = None
     document_read_at: float = 0.0
+    silent_since: float | None = None  # the coordinator
     told: set[str] = field(default_factory=set)
     refusals: dict[ObjectKey, Refusal] = field(default_factory=dict)
     failure: str | None = None  # of the last pass
@@ -149,8 +151,9 @@ class Reconciler:
         if any(_is_running_coordinator(pod) for pod in _pods(objects)):
             document = await self._coordinators.status(key)
             memory.document_read_at = now
+        memory.silent_since = None if document else memory.silent_since or now
         nodes = self._cache.nodes(_nodes(objects, run.status))
-        return Observed(now, objects, nodes, document)
+        return Observed(now, objects, nodes, document, memory.silent_since)
 
     async def _claim(
         self, key: RunKey, name: str, memory: _Memory, now: float

@@ -44,8 +44,8 @@ class Settings(ApiModel):
     unreachable_seconds: int = Field(
         5,
         ge=0,
-        description="A pod on a node that does not answer is replaced after this time; a training"
-        " pod only if its agent is silent too.",
+        description="A pod on a node that does not answer is replaced after this time; one of the"
+        " training only if it is silent itself.",
     )
     termination_grace_seconds: int = Field(
         120, ge=1, description="Time for a last checkpoint when a training pod must go."

@@ -24,7 +24,7 @@ from pretrain_llm.contract import codec
 from pretrain_llm.contract.status import AgentStatus, StatusDocument
 from pretrain_operator import injection
 
-from .test_main_job import removed, started, variant
+from .test_main_job import pods_of, removed, started, variant
 
 IN_CI = ("xid-on-stderr", "nan-loss", "host-oom", "agent-killed")  # what takes 3 minutes
 SOAKED = ("pod-force-deleted", "coordinator-killed", "node-reboot")
@@ -178,8 +178,19 @@ class Struck:
             kube.run("uncordon", *OTHER_NODES)
 
     def pod_uids(self) -> set[str]:
-        """Of the training pods."""
-        return {pod["metadata"]["uid"] for pod in self.watch.training_pods()}
+        """Of agents and coordinator."""
+        live = (pod for pod in pods_of(self.watch) if pod["status"]["phase"] == "Running")
+        return {pod["metadata"]["uid"] for pod in live}
+
+    def outlive(self, node: str) -> None:
+        """Steps on for longer than the operator gives a node that is NotReady."""
+
+        def is_silent() -> bool | None:
+            return None if self.cluster.node(node).is_ready() else True
+
+        wait_for(f"{node} to be NotReady", is_silent, timeout_seconds=RECOVERED_SECONDS)
+        step = scenario.current_step(self.watch.object())
+        self.watch.until_step(step + OUTLIVED_STEPS)
 
     def node_apart(self) -> str:
         """Of a member, without operator and coordinator."""
@@ -356,21 +367,18 @@ def part(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
 
 
 def silence(run: Struck, kind: injection.Kind, _before: scenario.Object) -> None:
+    """A node of a member, then the coordinator's."""
     run.gather_control()
     before = run.until_whole()
-    pods, node = run.pod_uids(), run.node_apart()
+    pods = run.pod_uids()
     command = run.cluster_command("node {action} {target}")
-    run.inject(kind.name, f"--node={node}", f"--command={command}")
-    try:
-        wait_for(
-            f"{node} to be NotReady",
-            lambda: None if run.cluster.node(node).is_ready() else True,
-            timeout_seconds=RECOVERED_SECONDS,
-        )
-        run.watch.until_step(scenario.current_step(run.watch.object()) + OUTLIVED_STEPS)
-    finally:
-        run.cluster.node(node).heal()
-    run.cluster.await_ready()
+    for node in (run.node_apart(), CONTROL_NODE):
+        run.inject(kind.name, f"--node={node}", f"--command={command}")
+        try:
+            run.outlive(node)
+        finally:
+            run.cluster.node(node).heal()
+        run.cluster.await_ready()
     run.until_whole()
     assert run.pod_uids() == pods
     assert incidents(run.watch.object()) == incidents(before)

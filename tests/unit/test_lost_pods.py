@@ -25,7 +25,7 @@ def observed(
     not_ready_for: float | None,
     silent_for: float | None = None,
     listens_for: float = LONG,
-    answers: bool = True,
+    unanswered: float | None = None,
     deleting: bool = False,
     ended: Object | None = None,
 ) -> tuple[Simulation, str]:
@@ -46,13 +46,15 @@ def observed(
     key = ObjectKey("Pod", agent.name)
     pod = changed(world.objects[key], status=ended or {})
     world.objects[key] = world.terminating(pod) if deleting else pod
-    if not answers:
+    if unanswered is not None:
         world.document = None
     return simulation, agent.name
 
 
-def by_force(simulation: Simulation) -> list[str]:
-    decided = Operator(simulation.world).plan()
+def by_force(simulation: Simulation, unanswered: float | None = None) -> list[str]:
+    """`unanswered`: for how many seconds the coordinator has been."""
+    since = None if unanswered is None else simulation.world.now - unanswered
+    decided = Operator(simulation.world).plan(silent_since=since)
     return [d.key.name for d in decided.delete if d.grace_seconds == 0]
 
 
@@ -74,8 +76,8 @@ def by_force(simulation: Simulation) -> list[str]:
             False,
             id="a new coordinator has not heard of all yet",
         ),
-        pytest.param({"not_ready_for": 59.0, "answers": False}, False, id="nobody to ask"),
-        pytest.param({"not_ready_for": 60.0, "answers": False}, True, id="nobody to ask for long"),
+        pytest.param({"not_ready_for": LONG, "unanswered": 59.0}, False, id="nobody to ask"),
+        pytest.param({"not_ready_for": LONG, "unanswered": 60.0}, True, id="nobody for long"),
         pytest.param(
             {"not_ready_for": 1.0, "silent_for": LONG, "deleting": True}, True, id="stuck"
         ),
@@ -98,7 +100,7 @@ def by_force(simulation: Simulation) -> list[str]:
 )
 def test_pod_is_given_up_once_nobody_hears_of_it(seen: dict[str, Any], is_lost: bool):
     simulation, name = observed(**seen)
-    assert by_force(simulation) == ([name] if is_lost else [])
+    assert by_force(simulation, seen.get("unanswered")) == ([name] if is_lost else [])
 
 
 def test_pod_on_a_node_that_the_cache_has_not_seen_yet_is_left_alone():
@@ -113,18 +115,44 @@ def test_operator_that_may_not_read_nodes_gives_no_pod_up():
     assert by_force(simulation) == []
 
 
-def test_coordinator_on_a_dead_node_goes_once_kubernetes_has_deleted_it():
+@pytest.mark.parametrize(
+    ("not_ready_for", "unanswered", "deleting", "is_lost"),
+    [
+        pytest.param(LONG, UNREACHABLE, False, True, id="silent"),
+        pytest.param(LONG, UNREACHABLE - 1.0, False, False, id="one answer is late"),
+        pytest.param(LONG, None, False, False, id="it answers"),
+        pytest.param(UNREACHABLE - 1.0, LONG, False, False, id="not for long"),
+        pytest.param(0.0, None, True, True, id="deleted: another answers"),
+    ],
+)
+def test_coordinator_on_a_silent_node_is_given_up_once_it_does_not_answer(
+    not_ready_for: float, unanswered: float | None, deleting: bool, is_lost: bool
+):
     simulation = training_run()
     world = simulation.world
     (pod,) = [item for item in world.of_kind("Pod") if "coordinator" in item["metadata"]["name"]]
-    world.nodes[pod["spec"]["nodeName"]] = node(pod["spec"]["nodeName"], ready=False)
-    own = pod["metadata"]["name"]
-    assert own not in by_force(simulation)
-    world.objects[ObjectKey("Pod", own)] = world.terminating(pod)
-    assert own in by_force(simulation)
+    place = pod["spec"]["nodeName"]
+    world.nodes[place] = node(place, ready=False, since=world.now - not_ready_for)
+    if deleting:
+        world.objects[ObjectKey("Pod", pod["metadata"]["name"])] = world.terminating(pod)
+    if unanswered is not None:
+        world.document = None
+    assert (pod["metadata"]["name"] in by_force(simulation, unanswered)) is is_lost
+
+
+def test_operator_remembers_since_when_a_coordinator_is_silent():
+    simulation, name = observed(not_ready_for=LONG, unanswered=0.0)
+    operator, world = Operator(simulation.world), simulation.world
+    operator.one_pass()
+    world.now += 59.0
+    operator.settle()
+    assert world.objects[ObjectKey("Pod", name)]["status"]["phase"] == "Running"
+    world.now += 1.0
+    operator.settle()
+    assert world.objects[ObjectKey("Pod", name)]["status"]["phase"] == "Failed"
 
 
 def test_silent_node_is_looked_at_again_without_an_event():
-    simulation, _ = observed(not_ready_for=1.0, answers=False)
+    simulation, _ = observed(not_ready_for=1.0, unanswered=0.0)
     Operator(simulation.world).settle()
     assert Operator(simulation.world).plan().requeue_after_seconds == SETTINGS.poll_interval_seconds

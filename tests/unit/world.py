@@ -187,12 +187,12 @@ class Operator:
         document = self._world.document
         return document if document is not None and document.run == run.name else None
 
-    def plan(self) -> Plan:
-        """What the decision core would say to all that is there."""
+    def plan(self, *, silent_since: float | None = None) -> Plan:
+        """What the decision core would say to all that is there. `silent_since`: coordinator."""
         world = self._world
         used = {pod["spec"].get("nodeName") for pod in world.of_kind("Pod")}
         nodes = {name: node for name, node in world.nodes.items() if name in used}
-        observed = Observed(world.now, dict(world.objects), nodes, world.document)
+        observed = Observed(world.now, dict(world.objects), nodes, world.document, silent_since)
         return plan(run_from_object(world.body), observed, self._settings)
 
     @property

@@ -21,7 +21,7 @@ COMPONENT = "training"
 COORDINATOR = "coordinator"
 _UNLIMITED = 2**31 - 1  # rounds and budgets are counted by the operator, not by the Job
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-# The operator is sooner where it may read nodes, and asks the coordinator first (`lost_pods`).
+# The operator is sooner where it may read nodes, and looks whether they are silent (`lost_pods`).
 _UNREACHABLE_SECONDS = 300  # Kubernetes' own default
 _COORDINATOR_START_SECONDS = 300  # it imports torch, on a node that may do much else
 _HTTP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
@@ -68,7 +68,7 @@ def coordinator(run: Run, config: AnyConfig, settings: Settings, attempt: int) -
         "spec": pod_spec(
             container,
             terminationGracePeriodSeconds=5,
-            tolerations=unreachable_tolerations(settings.unreachable_seconds),
+            tolerations=unreachable_tolerations(_UNREACHABLE_SECONDS),
         ),
     }
     return stamped(
