@@ -24,7 +24,7 @@ from pretrain_llm.contract import codec
 from pretrain_llm.contract.status import AgentStatus, StatusDocument
 from pretrain_operator import injection
 
-from .test_main_job import pods_of, removed, started, variant
+from .test_main_job import coordinator_of, move, pods_of, removed, started, variant
 
 IN_CI = ("xid-on-stderr", "nan-loss", "host-oom", "agent-killed")  # what takes 3 minutes
 SOAKED = ("pod-force-deleted", "coordinator-killed", "node-reboot")
@@ -154,28 +154,9 @@ class Struck:
 
     def gather_control(self) -> None:
         """Operator and coordinator on one node: those of a new attempt may be anywhere."""
-        run = f"pretrain.dev/run={self.watch.name},pretrain.dev/component=coordinator"
-        self._move(scenario.SYSTEM_NAMESPACE, "app.kubernetes.io/name=pretrain-operator")
-        self._move(self.watch.namespace, run)
-
-    def _move(self, namespace: str, selector: str) -> None:
-        """To the control node, what is not there."""
-        kube = self.where.kube
-
-        def is_there() -> bool | None:
-            pods = kube.get("pods", "-n", namespace, "-l", selector)["items"]
-            live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-            nodes = [pod["spec"].get("nodeName") for pod in live if is_ready(pod)]
-            return nodes == [CONTROL_NODE] or None
-
-        if is_there():
-            return
-        kube.run("cordon", *OTHER_NODES)
-        try:
-            kube.run("delete", "pod", "-n", namespace, "-l", selector)
-            wait_for(f"{selector} on {CONTROL_NODE}", is_there, timeout_seconds=RECOVERED_SECONDS)
-        finally:
-            kube.run("uncordon", *OTHER_NODES)
+        operator = "app.kubernetes.io/name=pretrain-operator"
+        move(self.where, scenario.SYSTEM_NAMESPACE, operator, CONTROL_NODE)
+        move(self.where, self.watch.namespace, coordinator_of(self.watch), CONTROL_NODE)
 
     def pod_uids(self) -> set[str]:
         """Of agents and coordinator."""
@@ -206,11 +187,6 @@ class Struck:
                 self.until_whole()
 
 
-def is_ready(pod: scenario.Object) -> bool:
-    conditions = pod["status"].get("conditions", ())
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-
-
 def incidents(run: scenario.Object) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run["status"].get("incidents", [])
     return found
@@ -232,8 +208,8 @@ def run(where: place.Place) -> Iterator[Struck]:
     watch = started(where, variant("faults", nodes=nodes, **SPEC))
 
     def coordinator_placed() -> bool | None:
-        label = f"pretrain.dev/run={watch.name},pretrain.dev/component=coordinator"
-        pods = where.kube.get("pods", "-n", watch.namespace, "-l", label)["items"]
+        selector = coordinator_of(watch)
+        pods = where.kube.get("pods", "-n", watch.namespace, "-l", selector)["items"]
         return any(pod["spec"].get("nodeName") for pod in pods) or None
 
     wait_for("the coordinator's place", coordinator_placed, timeout_seconds=180)

@@ -48,6 +48,38 @@ def pods_of(watch: scenario.RunWatch) -> list[dict[str, Any]]:
     return items
 
 
+def move(where: place.Place, namespace: str, selector: str, node: str) -> None:
+    """Makes the one pod of a Deployment anew there, if it is elsewhere."""
+    kube = where.kube
+
+    def is_there() -> bool | None:
+        pods = kube.get("pods", "-n", namespace, "-l", selector)["items"]
+        live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        nodes = [pod["spec"].get("nodeName") for pod in live if is_ready(pod)]
+        return nodes == [node] or None
+
+    if is_there():
+        return
+    names = [item["metadata"]["name"] for item in kube.get("nodes")["items"]]
+    others = [name for name in names if name != node]
+    kube.run("cordon", *others)
+    try:
+        kube.run("delete", "pod", "-n", namespace, "-l", selector)
+        wait_for(f"{selector} on {node}", is_there, timeout_seconds=120)
+    finally:
+        kube.run("uncordon", *others)
+
+
+def is_ready(pod: scenario.Object) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def coordinator_of(watch: scenario.RunWatch) -> str:
+    """A label selector."""
+    return f"pretrain.dev/run={watch.name},pretrain.dev/component=coordinator"
+
+
 def operator_pod(where: place.Place) -> dict[str, Any]:
     found = where.kube.get(
         "pods", "-n", scenario.SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=pretrain-operator"
@@ -77,7 +109,7 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     assert where.cluster
     run = variant(
         "power",
-        training={"steps": 210},
+        training={"steps": 300},
         nodes={"min": 1},
         checkpoint={"interval": 40, "memory": {"interval": 5}},
         recovery={"shrinkAfterSeconds": 40},  # a pod from a dead node is back before
@@ -111,8 +143,12 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     watch.until_step(saved + 10)
 
     # A node loses its power, and its memory: the run goes on with the nodes that remain, from the
-    # copy that the other member has.
+    # copy that the other member has. The coordinator is elsewhere: with it, the record of the fault
+    # would be gone too.
     host = operator_pod(where)["spec"]["nodeName"]
+    move(where, watch.namespace, coordinator_of(watch), host)
+    moved_at = scenario.current_step(watch.object())
+    watch.until_step(moved_at + 10)
     victim = next(
         pod["spec"]["nodeName"]
         for pod in watch.training_pods()
@@ -137,7 +173,7 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     finally:
         watch.kube.run("uncordon", *nodes)
     status = watch.until_succeeded(timeout_seconds=400)["status"]
-    assert status["training"]["step"] == 210
+    assert status["training"]["step"] == 300
     _suspension, lost, left, more = status["incidents"]
     assert (lost["class"], lost["level"]) == ("NodeLost", "NodeReplacement")
     assert lost["restoredFrom"] == "Peer"
