@@ -117,7 +117,8 @@ def power_off_node(simulation: Simulation) -> None:
     *others, agent = world.document.agents
     silenced = replace(agent, last_seen=world.now - SILENT_SECONDS)
     world.document = replace(world.document, agents=(*others, silenced))
-    darken(simulation, agent.node)
+    dark = node(agent.node, ready=False, since=world.now - SILENT_SECONDS)
+    world.nodes[agent.node] = changed(world.nodes[agent.node], status=dark["status"])
     break_round(
         simulation,
         evidence="LeaseExpired",
@@ -125,13 +126,6 @@ def power_off_node(simulation: Simulation) -> None:
         slot=agent.slot,
         node=agent.node,
     )
-
-
-def darken(simulation: Simulation, name: str) -> None:
-    """A node, in Kubernetes' eyes."""
-    world = simulation.world
-    dark = node(name, ready=False, since=world.now - SILENT_SECONDS)
-    world.nodes[name] = changed(world.nodes[name], status=dark["status"])
 
 
 def suspend_for_three_ticks(simulation: Simulation) -> None:
