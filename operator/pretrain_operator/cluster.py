@@ -74,6 +74,10 @@ class ApiError(Exception):
         self.message = message
 
     @property
+    def is_unanswered(self) -> bool:
+        return self.code == 0
+
+    @property
     def is_not_found(self) -> bool:
         return self.code == 404
 

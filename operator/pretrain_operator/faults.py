@@ -23,6 +23,7 @@ from pretrain_llm.contract.status import (
 )
 
 from . import conditions
+from .names import NODE_LOST
 
 # Shrink is no row's: it is what became of a fault whose round no replacement could fill.
 Level = Literal["WorkerRestart", "NodeReplacement", "Shrink", "Grow", "NewAttempt", "Stop"]
@@ -245,7 +246,9 @@ TABLE = (
     ),
     Row(
         "NodeLost",
-        lambda seen: _has_lost_pod(seen) and seen.node_ready is False,
+        lambda seen: (
+            _has_lost_pod(seen) and (seen.node_ready is False or seen.disruption == NODE_LOST)
+        ),
         "NodeReplacement",
         "Infrastructure",
         "a node stopped answering",

@@ -30,6 +30,10 @@ class GoneError(Exception):
     """Raised by a pass: there is nothing left to do for this key, ever."""
 
 
+class NoAnswerError(Exception):
+    """Raised by a pass: somebody whom it needs does not answer. The message says all."""
+
+
 class Loops(Generic[Key]):
     """Runs `step(key)` for every woken key. It returns seconds until its next turn, or None."""
 
@@ -74,10 +78,12 @@ class Loops(Generic[Key]):
                     if self._woken[key].is_set():
                         continue  # somebody made it anew meanwhile
                     return
-                except Exception:
+                except Exception as error:
                     failures += 1
                     delay = retry_seconds(failures)
-                    logger.exception("pass of %s failed, next in %.0f s", key, delay)
+                    told = "pass of %s failed, next in %.0f s: %s"
+                    is_known = isinstance(error, NoAnswerError)
+                    logger.error(told, key, delay, error, exc_info=not is_known)
                     self._passed_at[key] = asyncio.get_running_loop().time()
                     await asyncio.sleep(delay)
                     continue

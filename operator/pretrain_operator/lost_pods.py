@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pretrain_llm.contract.protocol import LEASE_SECONDS
 from pretrain_llm.contract.status import StatusDocument
 
 from . import pod_facts
@@ -22,12 +23,11 @@ from .api.status import RunStatus
 from .case import Case
 from .manifests.metadata import component
 from .manifests.training import COMPONENT, COORDINATOR
+from .names import NODE_LOST
 from .observed import KubernetesObject
 from .settings import Settings
 from .times import epoch_seconds
 
-NODE_LOST = "NodeLost"  # what the operator says of a pod before it deletes it by force
-HEARD_SECONDS = 3.0  # the coordinator's lease: six reports of an agent
 _NO_COORDINATOR_SECONDS = 60.0  # it is made anew and hears of the agents that are left
 
 
@@ -62,7 +62,7 @@ def is_heard(pod: KubernetesObject, document: StatusDocument | None) -> bool:
         return False
     name = pod["metadata"]["name"]
     return any(
-        agent.name == name and document.time - agent.last_seen < HEARD_SECONDS
+        agent.name == name and document.time - agent.last_seen < LEASE_SECONDS
         for agent in document.agents
     )
 
@@ -81,7 +81,7 @@ def _is_given_up(
         return False
     if document is None:
         return _unanswered_seconds(case) >= _NO_COORDINATOR_SECONDS
-    return document.time - document.started_at >= HEARD_SECONDS
+    return document.time - document.started_at >= LEASE_SECONDS
 
 
 def _unanswered_seconds(case: Case) -> float:

@@ -21,6 +21,10 @@ REPAIRED_LABEL = "pretrain.dev/repaired-at"
 
 SLOT_LABEL = "batch.kubernetes.io/job-completion-index"  # of a training pod, also an annotation
 
+# Why the operator gives a pod up, as the reason of its condition DisruptionTarget.
+NODE_LOST = "NodeLost"
+NODE_LOST_WORDS = "pretrain-operator: node and agent do not answer"
+
 # Digest of the whole desired object: an unchanged child costs no API call.
 APPLIED_ANNOTATION = "pretrain.dev/applied"
 # Digest of what a Job was made from, as far as the run's own spec and status say it: a Job whose

@@ -62,7 +62,8 @@ def next_status(case: Case, settings: Settings) -> RunStatus:
         return status
     status = stages.with_finished(case, status)
     status = progress.with_progress(case, status)
-    status = disruptions.with_disruptions(case, status)
+    given_up = lost_pods.lost_pods(case, status, settings)
+    status = disruptions.with_disruptions(case, status, given_up)
     judged = restarts.with_incidents(case, status)
     excluding = exclusion.with_exclusions(case, judged.status, settings.node_exclusion)
     must_move = exclusion.must_move(case, excluding, settings.node_exclusion)

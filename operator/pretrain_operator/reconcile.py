@@ -32,7 +32,7 @@ from .cache import ObjectCache, RunKey
 from .cluster import ApiError, Cluster
 from .conditions import state
 from .coordinator_client import CoordinatorClient
-from .loops import GoneError
+from .loops import GoneError, NoAnswerError
 from .metrics import Metrics
 from .names import COMPONENT_LABEL
 from .observed import KubernetesObject, ObjectKey, Observed, Run
@@ -95,7 +95,10 @@ class Reconciler:
         self._memories: dict[RunKey, _Memory] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
-        """One pass. Returns seconds until the next is due; raises ApiError, GoneError."""
+        """One pass. Returns seconds until the next is due.
+
+        Raises GoneError, NoAnswerError (of the API server), ApiError (its other refusals).
+        """
         body = self._cache.run(key)
         if body is None:
             self._memories.pop(key, None)
@@ -110,6 +113,8 @@ class Reconciler:
                 return await self._pass(key, body, run, memory)
         except Exception as error:
             await self._tell_failure(key, memory, error)
+            if isinstance(error, ApiError) and error.is_unanswered:
+                raise NoAnswerError(error.message) from error
             raise
 
     async def _pass(
@@ -193,7 +198,7 @@ class Reconciler:
     async def _tell_failure(self, key: RunKey, memory: _Memory, error: Exception) -> None:
         """An API server that does not answer is not asked to write it down."""
         body = self._cache.run(key)
-        if body is None or (isinstance(error, ApiError) and error.code == 0):
+        if body is None or (isinstance(error, ApiError) and error.is_unanswered):
             return
         memory.failure = failure(error)
         run = run_from_object(body)
@@ -308,7 +313,7 @@ class Reconciler:
             try:
                 await self._cluster.create(event_object(run, event))
             except ApiError as error:
-                if error.code == 0:
+                if error.is_unanswered:
                     raise
                 if not error.is_conflict:  # a namespace that is going away, an RBAC without events
                     logger.warning("event %s of %s: %s", event.reason, run.name, error.message)
@@ -330,8 +335,9 @@ def _pods(objects: Mapping[ObjectKey, KubernetesObject]) -> list[KubernetesObjec
 
 
 def _nodes(objects: Mapping[ObjectKey, KubernetesObject], status: RunStatus) -> set[str]:
-    """Those that pods are on, that faults blame, and that are excluded."""
+    """Those that pods are on or were lost with, that faults blame, and that are excluded."""
     names = {pod["spec"].get("nodeName") for pod in _pods(objects)}
+    names |= {disruption.node for disruption in status.disruptions}
     names |= {incident.suspect.node for incident in status.incidents}
     names |= {entry.name for entry in status.excluded_nodes}
     return {name for name in names if name}

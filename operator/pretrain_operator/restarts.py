@@ -20,6 +20,7 @@ from pretrain_llm.contract.status import STALLED, Incident, Rollback, StatusDocu
 from . import conditions, disruptions, faults, node_facts, pod_facts, record
 from .api.status import (
     Budgets,
+    Disruption,
     IncidentStatus,
     RunStatus,
     Suspect,
@@ -102,10 +103,11 @@ def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
 def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evidence:
     """What the coordinator, the pod and the node say of one incident."""
     first, rollback = incident.first_fault, incident.rollback
-    node = case.observed.nodes.get(incident.node or "")
     pod = case.observed.get("Pod", incident.agent) if incident.agent else None
     ended = pod_facts.termination(pod) if pod is not None else None
-    disruption, words = disruptions.disruption(case, incident.agent)
+    disruption = disruptions.disruption(case, incident.agent)
+    node_name = incident.node or _node_name(pod, disruption)
+    node = case.observed.nodes.get(node_name or "")
     return Evidence(
         kind=incident.evidence,
         exit_code=first.exit_code if first else (ended.exit_code if ended else None),
@@ -115,17 +117,24 @@ def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evi
         symptom=_symptom(first) if first else None,
         rollbacks_spent=rollback is not None and rollback.skipped is None,
         steps_since_start=_steps_since_start(incident, earlier[-1] if earlier else None),
-        disruption=disruption,
-        disruption_words=words,
+        disruption=disruption.reason if disruption else None,
+        disruption_words=(disruption.message or None) if disruption else None,
         pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
-        node_ready=_node_ready(case, incident.node),
+        node_ready=_node_ready(case, node_name),
         node_problem=node_facts.problem(node) if node is not None else None,
         node_cordoned=node is not None and node_facts.is_cordoned(node),
         rank=_rank(incident),
         pod=incident.agent,
-        node=incident.node,
+        node=node_name,
         memory_limit=pod_facts.memory_limit(pod) if pod is not None else None,
     )
+
+
+def _node_name(pod: KubernetesObject | None, disruption: Disruption | None) -> str | None:
+    """Of an agent that the coordinator never heard of: it took over the round that lost it."""
+    if pod is not None:
+        return pod_facts.node_name(pod)
+    return disruption.node if disruption else None
 
 
 def _is_out_of_memory(

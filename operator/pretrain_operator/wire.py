@@ -8,8 +8,7 @@ from typing import Any
 from . import api
 from .api.status import RunStatus
 from .exclusion import NodeMarks
-from .lost_pods import NODE_LOST
-from .names import EXCLUDED_LABEL
+from .names import EXCLUDED_LABEL, NODE_LOST, NODE_LOST_WORDS
 from .observed import KubernetesObject, Run
 from .planned import Event
 from .times import timestamp
@@ -34,7 +33,7 @@ def lost_pod(namespace: str, name: str, uid: str, now: float) -> dict[str, Any]:
         "type": "DisruptionTarget",
         "status": "True",
         "reason": NODE_LOST,
-        "message": "pretrain-operator: node and agent do not answer",
+        "message": NODE_LOST_WORDS,
         "lastTransitionTime": timestamp(now),
     }
     return {

@@ -106,7 +106,6 @@ def test_main_job_with_a_killed_worker_ends_in_an_answer(where: place.Place) -> 
 
 
 def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: place.Place) -> None:
-    assert where.cluster
     run = variant(
         "power",
         training={"steps": 300},
@@ -117,61 +116,11 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
         serving=None,
     )
     watch = started(where, run)
-    before = watch.until_step(20)
-
-    # The operator goes and comes back: the run does not notice.
-    watch.kube.run(
-        "delete", "pod", operator_pod(where)["metadata"]["name"], "-n", scenario.SYSTEM_NAMESPACE
-    )
-    after = watch.until_step(scenario.current_step(before) + 15)
-    assert after["status"]["budgets"]["total"] == 0
-    assert after["status"]["attempt"] == 1
-
-    # Suspended: a checkpoint first, then no pod of the training holds a device. Objects of
-    # pods that have ended may be there for a moment longer.
-    watch.patch({"suspend": True})
-    suspended = watch.until(
-        "the suspension",
-        lambda run: scenario.condition(run, "Succeeded").get("reason") == "Suspended",
-        60,
-    )
-    phases = {pod["status"]["phase"] for pod in watch.training_pods()}
-    assert phases <= {"Succeeded", "Failed"}
-    saved = suspended["status"]["checkpoints"]["latest"]["step"]
-    assert saved >= scenario.current_step(after)
-    watch.patch({"suspend": False})
-    watch.until_step(saved + 10)
-
-    # A node loses its power, and its memory: the run goes on with the nodes that remain, from the
-    # copy that the other member has. The coordinator is elsewhere: with it, the record of the fault
-    # would be gone too.
-    host = operator_pod(where)["spec"]["nodeName"]
-    move(where, watch.namespace, coordinator_of(watch), host)
-    moved_at = scenario.current_step(watch.object())
-    watch.until_step(moved_at + 10)
-    victim = next(
-        pod["spec"]["nodeName"]
-        for pod in watch.training_pods()
-        if is_live(pod) and pod["spec"].get("nodeName") not in (None, host)
-    )
-    where.cluster.node(victim).power_off()
-    try:
-        watch.until("the recovery", lambda run: len(over(run)) == 1, 200)
-    finally:
-        where.cluster.node(victim).power_on()
-        where.cluster.await_ready()
-
-    # No node takes the next pod that goes: the run goes on with the one that is left, until
-    # there is room again.
-    last = [pod["metadata"]["name"] for pod in watch.training_pods() if is_live(pod)][-1]
-    nodes = [node["metadata"]["name"] for node in watch.kube.get("nodes")["items"]]
-    watch.kube.run("cordon", *nodes)
-    try:
-        watch.kube.run("delete", "pod", last, "-n", watch.namespace, "--wait=false")
-        shrunk = watch.until("steps on one node", lambda run: len(over(run)) == 2, 120)
-        assert "on 1 of 2 nodes" in scenario.condition(shrunk, "Succeeded")["message"]
-    finally:
-        watch.kube.run("uncordon", *nodes)
+    watch.until_step(20)
+    restart_the_operator(where, watch)
+    suspend_and_resume(watch)
+    cut_the_coordinators_power(where, watch)
+    leave_no_room_for_a_while(watch)
     status = watch.until_succeeded(timeout_seconds=400)["status"]
     assert status["training"]["step"] == 300
     _suspension, lost, left, more = status["incidents"]
@@ -185,6 +134,70 @@ def test_operator_restart_suspension_and_power_off_leave_the_run_whole(where: pl
     assert status["budgets"]["total"] == 1  # of the lost node
     assert status["training"]["replayedMaxLossDifference"] == 0
     removed(watch)
+
+
+def restart_the_operator(where: place.Place, watch: scenario.RunWatch) -> None:
+    """The run does not notice."""
+    before = scenario.current_step(watch.object())
+    name = operator_pod(where)["metadata"]["name"]
+    watch.kube.run("delete", "pod", name, "-n", scenario.SYSTEM_NAMESPACE)
+    after = watch.until_step(before + 15)
+    assert after["status"]["budgets"]["total"] == 0
+    assert after["status"]["attempt"] == 1
+
+
+def suspend_and_resume(watch: scenario.RunWatch) -> None:
+    """A checkpoint first, then no pod of the training holds a device; objects of pods that have
+    ended may be there for a moment longer.
+    """
+    before = scenario.current_step(watch.object())
+    watch.patch({"suspend": True})
+    suspended = watch.until(
+        "the suspension",
+        lambda run: scenario.condition(run, "Succeeded").get("reason") == "Suspended",
+        60,
+    )
+    phases = {pod["status"]["phase"] for pod in watch.training_pods()}
+    assert phases <= {"Succeeded", "Failed"}
+    saved = suspended["status"]["checkpoints"]["latest"]["step"]
+    assert saved >= before
+    watch.patch({"suspend": False})
+    watch.until_step(saved + 10)
+
+
+def cut_the_coordinators_power(where: place.Place, watch: scenario.RunWatch) -> None:
+    """Of a node that trains and has the coordinator as well. Its memory is gone: the run goes on
+    from the copy that the other member has, and the next coordinator has seen nothing of it.
+    """
+    assert where.cluster
+    host = operator_pod(where)["spec"]["nodeName"]
+    victim = next(
+        pod["spec"]["nodeName"]
+        for pod in watch.training_pods()
+        if is_live(pod) and pod["spec"].get("nodeName") not in (None, host)
+    )
+    move(where, watch.namespace, coordinator_of(watch), victim)
+    watch.until_step(scenario.current_step(watch.object()) + 10)
+    where.cluster.node(victim).power_off()
+    try:
+        recovered = watch.until("the recovery", lambda run: len(over(run)) == 1, 200)
+        assert recovered["status"]["incidents"][-1]["suspect"]["node"] == victim
+    finally:
+        where.cluster.node(victim).power_on()
+        where.cluster.await_ready()
+
+
+def leave_no_room_for_a_while(watch: scenario.RunWatch) -> None:
+    """No node takes the next pod that goes: the run goes on with the one that is left."""
+    last = [pod["metadata"]["name"] for pod in watch.training_pods() if is_live(pod)][-1]
+    nodes = [node["metadata"]["name"] for node in watch.kube.get("nodes")["items"]]
+    watch.kube.run("cordon", *nodes)
+    try:
+        watch.kube.run("delete", "pod", last, "-n", watch.namespace, "--wait=false")
+        shrunk = watch.until("steps on one node", lambda run: len(over(run)) == 2, 120)
+        assert "on 1 of 2 nodes" in scenario.condition(shrunk, "Succeeded")["message"]
+    finally:
+        watch.kube.run("uncordon", *nodes)
 
 
 def over(run: scenario.Object) -> list[scenario.Object]:

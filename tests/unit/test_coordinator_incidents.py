@@ -215,6 +215,29 @@ def test_lost_agent_after_its_peers_echo_is_the_cause() -> None:
     assert (told.echoes, told.time, told.detect_seconds) == (1, T0, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(GLOO, (status.LEASE_EXPIRED, "a", None, 1), id="an echo of the lost one"),
+        pytest.param("no batch", (status.WORKER_EXIT, "b", "node-b", 0), id="a fault of its own"),
+    ],
+)
+def test_fault_that_took_the_coordinator_along_is_known_to_the_next(
+    words: str, expected: tuple[object, ...]
+) -> None:
+    run = Run()
+    run.ledger = ledger.opened(run.ledger.identity, Policy(nodes=2, spares=0), T0 + 39)
+    last_words = (step(31, T0 + 5.4), fault(1, T0 + 6, error_message=words))
+    for at in range(40, 50):
+        run.report("b", T0 + at, *last_words, state=protocol.WAITING, round_number=1)
+        last_words = ()
+        known = expected[:2] if at == 49 else (status.WORKER_EXIT, "b")
+        assert (run.incident.evidence, run.incident.agent) == known
+    (told,) = run.status.incidents
+    assert (told.evidence, told.agent, told.node, told.echoes) == expected
+    assert (told.round, told.time, told.detect_seconds, told.last_step) == (1, T0 + 6, 34, 31)
+
+
 def test_lost_agent_after_a_genuine_fault_is_not_the_cause() -> None:
     run = Run()
     run.heartbeats("b", T0, T0 + 1.5, protocol.RUNNING)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from pretrain_operator.lost_pods import HEARD_SECONDS
+from pretrain_llm.contract.protocol import LEASE_SECONDS
+from pretrain_llm.contract.status import LEASE_EXPIRED
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.wire import lost_pod
 
 from .scenarios import SETTINGS, training_run
 from .simulation import Simulation, node
+from .simulation_faults import break_round
 from .world import Object, Operator, changed
 
 UNREACHABLE = SETTINGS.unreachable_seconds
@@ -69,10 +71,10 @@ def by_force(simulation: Simulation, unanswered: float | None = None) -> list[st
             {"not_ready_for": UNREACHABLE - 1.0, "silent_for": LONG}, False, id="not for long"
         ),
         pytest.param(
-            {"not_ready_for": UNREACHABLE, "silent_for": HEARD_SECONDS}, True, id="just long enough"
+            {"not_ready_for": UNREACHABLE, "silent_for": LEASE_SECONDS}, True, id="just long enough"
         ),
         pytest.param(
-            {"not_ready_for": LONG, "listens_for": HEARD_SECONDS - 1.0},
+            {"not_ready_for": LONG, "listens_for": LEASE_SECONDS - 1.0},
             False,
             id="a new coordinator has not heard of all yet",
         ),
@@ -101,6 +103,21 @@ def by_force(simulation: Simulation, unanswered: float | None = None) -> list[st
 def test_pod_is_given_up_once_nobody_hears_of_it(seen: dict[str, Any], is_lost: bool):
     simulation, name = observed(**seen)
     assert by_force(simulation, seen.get("unanswered")) == ([name] if is_lost else [])
+
+
+def test_lost_agent_that_a_new_coordinator_never_heard_of_is_its_nodes_fault():
+    """It knows a name alone: where the pod was, and why it went, is the operator's to know."""
+    simulation, name = observed(not_ready_for=LONG, silent_for=None)
+    world = simulation.world
+    node_name = world.objects[ObjectKey("Pod", name)]["spec"]["nodeName"]
+    Operator(world).one_pass()
+    del world.objects[ObjectKey("Pod", name)]
+    world.nodes[node_name] = node(node_name)  # back again
+    break_round(simulation, evidence=LEASE_EXPIRED, agent=name)
+    Operator(world).one_pass()
+    (incident,) = world.status.incidents
+    assert incident.fault_class == "NodeLost"
+    assert (incident.suspect.pod, incident.suspect.node) == (name, node_name)
 
 
 def test_pod_on_a_node_that_the_cache_has_not_seen_yet_is_left_alone():

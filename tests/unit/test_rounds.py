@@ -14,9 +14,11 @@ from pretrain_llm.contract.protocol import (
     PREPARING,
     RUNNING,
     WAITING,
+    AgentEvent,
     AgentReport,
     Carried,
 )
+from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.coordinator import rounds
 from pretrain_llm.coordinator.rounds import Policy
 
@@ -262,6 +264,46 @@ def test_new_coordinator_absent_member_is_given_time() -> None:
     state = told(fresh(), T0, adopting())
     assert evidence(passed(state, T0, T0 + 30, adopting())) is None
     assert evidence(passed(state, T0, T0 + 31, adopting())) == (status.LEASE_EXPIRED, "b")
+
+
+def ending(told: int = 7, **fields: object) -> AgentReport:
+    """Of an agent whose workers failed in round `told` while nobody answered."""
+    fault = FaultReport(round=told, rank=0, time=T0 - 30, exit_code=1)
+    return adopting(WAITING, events=(AgentEvent(fault=fault),), **fields)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        pytest.param(ending(), 7, id="its fault is untold"),
+        pytest.param(adopting(WAITING), None, id="it was told: the last coordinator answered"),
+        pytest.param(ending(told=6), None, id="of a round before"),
+        pytest.param(ending(highest_round=8), None, id="a later round was named"),
+        pytest.param(ending(members=("b", "c")), None, id="no member"),
+    ],
+)
+def test_new_coordinator_takes_over_a_round_that_ended_while_nobody_answered(
+    report: AgentReport, expected: int | None
+) -> None:
+    state = rounds.reported(fresh(), report, T0)
+    assert (state.round.number if state.round else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        pytest.param([report("c")], (), id="b may have workers"),
+        pytest.param([report("c"), report("b")], ("a", "b"), id="everybody is here"),
+    ],
+)
+def test_new_coordinator_names_no_round_before_it_heard_of_all_members(
+    others: list[AgentReport], expected: tuple[str, ...]
+) -> None:
+    state = rounds.reported(fresh(), ending(), T0)
+    state = passed(faulted(state, "a", 7, T0), T0, T0 + 9, adopting(WAITING), *others)
+    assert members(state) == expected
+    state = passed(state, T0 + 9, T0 + 10, adopting(WAITING), *others)
+    assert members(state) == (expected or ("a", "c"))
 
 
 def test_new_coordinator_spare_first_names_no_round() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pretrain_operator import loops
-from pretrain_operator.loops import GoneError, Loops, retry_seconds
+from pretrain_operator.loops import GoneError, Loops, NoAnswerError, retry_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -90,23 +90,27 @@ async def test_pass_that_asks_for_a_turn_gets_it_without_a_wake_up() -> None:
     await running.stop()
 
 
+@pytest.mark.parametrize(
+    ("error", "is_traced"), [(RuntimeError("a bug"), True), (NoAnswerError("timed out"), False)]
+)
 @in_event_loop
 async def test_failed_pass_is_tried_again_and_other_keys_go_on(
-    caplog: pytest.LogCaptureFixture,
+    error: Exception, is_traced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     passes: list[str] = []
 
     async def step(key: str) -> float | None:
         passes.append(key)
         if key == "bad" and passes.count("bad") < 3:
-            raise RuntimeError("API server away")
+            raise error
         return None
 
     running = Loops(step)
     running.wake("bad")
     running.wake("good")
     await until(lambda: passes.count("bad") == 3 and "good" in passes)
-    assert "pass of bad failed" in caplog.text
+    assert f"pass of bad failed, next in 0 s: {error}" in caplog.text
+    assert ("Traceback" in caplog.text) is is_traced
     await running.stop()
 
 

@@ -22,6 +22,7 @@ REPORT_PATH = "/agents/report"
 VIEW_PATH = "/agents/view"
 HOLD_SECONDS = 10.0
 REPORT_SECONDS = 0.5  # between two reports of an agent
+LEASE_SECONDS = 6 * REPORT_SECONDS  # without one, an agent is lost
 MAX_EVENTS = 500  # in one report
 MAX_REPORT_BYTES = 1 << 20
 

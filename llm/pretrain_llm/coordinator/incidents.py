@@ -199,7 +199,7 @@ def with_lost_agent(
     recoveries: tuple[Recovery, ...], reason: Break, agent: Agent | None
 ) -> tuple[Recovery, ...]:
     """A member fell silent or started anew after its peers' echoes had broken the round: it is the
-    cause.
+    cause. Of one that this coordinator never heard of, the echo is the first that is known.
     """
     if not recoveries:
         return recoveries
@@ -209,6 +209,8 @@ def with_lost_agent(
         return recoveries
     echoes = last.incident.echoes + (first is not None)
     incident = replace(last.incident, first_fault=None, echoes=echoes, evidence=reason.evidence)
+    if agent is None:
+        reason = replace(reason, since=last.incident.time)
     return (*recoveries[:-1], _blaming(replace(last, incident=incident), reason, agent))
 
 

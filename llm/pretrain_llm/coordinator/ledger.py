@@ -22,11 +22,23 @@ from ..contract.status import (
     MORE_NODES,
     STALLED,
     STOP_REQUESTED,
+    AgentStatus,
     MemoryCheckpoint,
     StatusDocument,
     Straggler,
 )
-from . import cadence, incidents, memory, progress, rollbacks, rounds, saved, stalls, stragglers
+from . import (
+    cadence,
+    incidents,
+    lost,
+    memory,
+    progress,
+    rollbacks,
+    rounds,
+    saved,
+    stalls,
+    stragglers,
+)
 from .cadence import Rhythm
 from .incidents import Recovery
 from .progress import Trained
@@ -105,7 +117,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
     for event in events:
         after = _with_event(after, report.agent, _shifted(event, clock_offset_seconds), now)
     after = _with_memory(after, report)
-    if rounds.died_unsaid(ledger.rounds, report):
+    if lost.died_unsaid(ledger.rounds, report):
         reason = Break(now, AGENT_RESTARTED, report.agent)
         agent = after.rounds.agents[report.agent]
         after = replace(
@@ -165,7 +177,7 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         broken=current is None or current.broken is not None,
         waiting_for=ledger.rounds.waiting_for,
         wanted_nodes=ledger.rounds.policy.nodes,
-        agents=rounds.agent_statuses(ledger.rounds),
+        agents=_agents(ledger.rounds),
         progress=progress.progress(ledger.trained, ledger.identity.total_steps),
         first_step=progress.first_step(ledger.trained),
         replay=ledger.trained.replay,
@@ -178,6 +190,21 @@ def status(ledger: Ledger, now: float) -> StatusDocument:
         stragglers=_stragglers(ledger),
         incidents=tuple(incidents.shown(recovery) for recovery in ledger.recoveries),
         finished=ledger.rounds.finished,
+    )
+
+
+def _agents(state: State) -> tuple[AgentStatus, ...]:
+    members = state.round.members if state.round else ()
+    return tuple(
+        AgentStatus(
+            name=agent.name,
+            slot=agent.slot,
+            node=agent.node,
+            state=agent.state,
+            last_seen=agent.seen_at,
+            rank=members.index(agent.name) if agent.name in members else None,
+        )
+        for agent in sorted(state.agents.values(), key=lambda a: (a.slot, a.name))
     )
 
 
@@ -372,8 +399,8 @@ def _with_incident(ledger: Ledger) -> Ledger:
 
 def _with_lost_agents(ledger: Ledger, now: float) -> Ledger:
     recoveries = ledger.recoveries
-    for agent in rounds.silent_members(ledger.rounds, now):
-        reason = Break(now, LEASE_EXPIRED, agent.name)
+    for name, agent in lost.lost_members(ledger.rounds, now):
+        reason = Break(now, LEASE_EXPIRED, name)
         recoveries = incidents.with_lost_agent(recoveries, reason, agent)
     return replace(ledger, recoveries=recoveries)
 

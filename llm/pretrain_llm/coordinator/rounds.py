@@ -21,7 +21,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..contract import status
-from ..contract.protocol import FINISHED, LEAVING, LEFT, PREPARING, RUNNING, WAITING, AgentReport
+from ..contract.protocol import (
+    FINISHED,
+    LEASE_SECONDS,
+    LEAVING,
+    LEFT,
+    PREPARING,
+    RUNNING,
+    WAITING,
+    AgentReport,
+)
 from . import stalls
 from .stalls import Pace, Patience
 
@@ -35,7 +44,7 @@ FORGET_SECONDS = 60.0  # after which an agent that is gone is no longer shown
 class Policy:
     nodes: int  # agents in a round
     spares: int
-    lease_seconds: float = 3.0  # six reports
+    lease_seconds: float = LEASE_SECONDS
     hang_up_seconds: float = 1.0  # the lease of an agent whose connection ended: its process died
     settle_seconds: float = 10.0  # a new coordinator listens for a running round before naming one
     adoption_seconds: float = 30.0  # members of an adopted round may take this long to report
@@ -181,29 +190,12 @@ def broken(state: State, reason: Break) -> State:
     return replace(state, round=ended, ended=ended)
 
 
-def silent_members(state: State, now: float) -> list[Agent]:
-    """Members of the round that ended last whose leases ended while their workers ran."""
-    members = state.ended.members if state.ended else ()
-    agents = [state.agents[name] for name in members if name in state.agents]
-    return [a for a in agents if a.state == RUNNING and not is_live(a, state.policy, now)]
-
-
-def died_unsaid(state: State, report: AgentReport) -> bool:
-    """Whether a member of the broken round comes as another process, and the one before never said
-    that it had stopped its workers.
-    """
-    current, before = state.round, state.agents.get(report.agent)
-    if before is None or before.incarnation == report.incarnation or before.state != RUNNING:
-        return False
-    return bool(current and current.broken and report.agent in current.members)
-
-
 def _adopted(state: State, report: AgentReport, now: float) -> State:
-    """Takes over a round that an earlier coordinator named."""
+    """Takes over a round that an earlier coordinator named, or died before it heard of its end."""
     known = state.round.number if state.round else 0
-    if report.round <= known or report.state not in (RUNNING, FINISHED, LEAVING):
+    if report.round <= known or report.agent not in report.members:
         return state
-    if report.agent not in report.members:
+    if report.state not in (RUNNING, FINISHED, LEAVING) and not _brings_its_end(report):
         return state
     formed_at = now if report.formed_at is None else report.formed_at
     adopted = Round(
@@ -216,6 +208,13 @@ def _adopted(state: State, report: AgentReport, now: float) -> State:
         adopted=True,
     )
     return replace(state, round=adopted)
+
+
+def _brings_its_end(report: AgentReport) -> bool:
+    """Whether no coordinator has answered the fault that ended an agent's newest round."""
+    told = (event.fault for event in report.events)
+    is_newest = report.highest_round <= report.round
+    return is_newest and any(fault and fault.round == report.round for fault in told)
 
 
 # What time brings
@@ -371,7 +370,7 @@ def next_members(state: State, now: float) -> tuple[str, ...] | str:
     """The agents of the next round by rank, or what it waits for, in words."""
     last = state.round.members if state.round else ()
     live = {a.name: a for a in state.agents.values() if is_live(a, state.policy, now)}
-    if not state.round and not _is_settled(state, live.values(), now):
+    if _has_unheard(state) and not is_settled(state, now):
         return "agents of a round that an earlier coordinator may have named"
     stopping = [n for n in last if n in live and live[n].state in (RUNNING, FINISHED, LEAVING)]
     if stopping:
@@ -448,8 +447,16 @@ def _barren_rounds(state: State) -> int:
     return 0 if progressed else state.barren_rounds + 1
 
 
-def _is_settled(state: State, live: Iterable[Agent], now: float) -> bool:
-    everybody = len(list(live)) >= state.policy.nodes + state.policy.spares
+def _has_unheard(state: State) -> bool:
+    """Whether agents may have workers that this coordinator does not know of."""
+    current = state.round
+    return current is None or (current.adopted and not state.agents.keys() >= set(current.members))
+
+
+def is_settled(state: State, now: float) -> bool:
+    """Whether every agent that lives has had the time to find a new coordinator."""
+    live = sum(is_live(agent, state.policy, now) for agent in state.agents.values())
+    everybody = live >= state.policy.nodes + state.policy.spares
     return everybody or now >= state.started_at + state.policy.settle_seconds
 
 
@@ -469,21 +476,6 @@ def _without_forgotten(state: State, now: float) -> State:
         if _is_member(state, name) or now <= agent.seen_at + FORGET_SECONDS
     }
     return state if len(kept) == len(state.agents) else replace(state, agents=kept)
-
-
-def agent_statuses(state: State) -> tuple[status.AgentStatus, ...]:
-    members = state.round.members if state.round else ()
-    return tuple(
-        status.AgentStatus(
-            name=agent.name,
-            slot=agent.slot,
-            node=agent.node,
-            state=agent.state,
-            last_seen=agent.seen_at,
-            rank=members.index(agent.name) if agent.name in members else None,
-        )
-        for agent in sorted(state.agents.values(), key=lambda a: (a.slot, a.name))
-    )
 
 
 def view_key(state: State) -> tuple[object, ...]:

@@ -215,6 +215,7 @@ class Disruption(ApiModel):
     pod: str
     reason: str = Field(description="Of its condition DisruptionTarget.")
     message: str = ""
+    node: str | None = Field(default=None, description="That it was on.")
 
 
 class Budgets(ApiModel):

@@ -174,7 +174,7 @@ async def _print_log(
 def _advice(error: ApiError) -> str:
     if error.reason == "NoConfiguration":
         return f"{error.message}; set KUBECONFIG or --kubeconfig"
-    if error.code == 0:
+    if error.is_unanswered:
         return f"{error.message}; is the cluster up, and --context the right one?"
     if error.code in (401, 403):
         return f"{error.message}; ask for the `view` role (chat and logs: `edit`) in the namespace"
