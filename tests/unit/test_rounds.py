@@ -306,6 +306,13 @@ def test_new_coordinator_names_no_round_before_it_heard_of_all_members(
     assert members(state) == (expected or ("a", "c"))
 
 
+def test_new_coordinator_adopted_round_that_breaks_is_not_barren() -> None:
+    state = rounds.reported(fresh(), ending(carried=Carried(highest_step=40)), T0)
+    state = rounds.stepped(faulted(state, "a", 7, T0), 40)
+    state = told(state, T0, adopting(WAITING), report("b"), report("c"))
+    assert (members(state), state.barren_rounds) == (("a", "b"), 0)
+
+
 def test_new_coordinator_spare_first_names_no_round() -> None:
     one = fresh(Policy(nodes=1, spares=1))
     state = passed(one, T0, T0 + 9, report("c", highest_round=7))

@@ -438,12 +438,15 @@ def _backed_off_until(state: State) -> float:
 
 
 def _barren_rounds(state: State) -> int:
-    """With the broken round counted. Read late: its last steps may be reported after its end."""
+    """With the broken round counted. Read late: its last steps may be reported after its end.
+
+    Of an adopted round nobody knows where it began: it counts as one that came further.
+    """
     if state.round is None or state.round.broken is None:
         return 0
     if state.round.broken.evidence in (status.STOP_REQUESTED, status.MORE_NODES, SEGMENT_ENDED):
         return state.barren_rounds
-    progressed = state.highest_step > state.round.highest_step_before
+    progressed = state.round.adopted or state.highest_step > state.round.highest_step_before
     return 0 if progressed else state.barren_rounds + 1
 
 
