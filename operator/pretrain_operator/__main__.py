@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from . import api
 from .cache import ObjectCache, RunKey
-from .cluster import ApiError, Cluster
+from .cluster import ApiError, Cluster, is_unanswered
 from .coordinator_client import CoordinatorClient, service_url, templated_url
 from .handlers import Watches
 from .loops import Loops
@@ -100,10 +100,10 @@ async def _reconcile_for_ever(
 ) -> None:
     cache, exclusion = ObjectCache(), settings.node_exclusion
     marker = NodeMarker(cluster, cache, exclusion, metrics, wake=lambda run: loops.wake(run))
-    marks: Loops[str] = Loops(marker.mark)
+    marks: Loops[str] = Loops(marker.mark, is_unanswered)
     wake_marks = partial(marks.wake, NODES) if exclusion.marks != "None" else _nothing
     reconciler = Reconciler(cluster, cache, coordinators, settings, metrics, on_excluded=wake_marks)
-    loops: Loops[RunKey] = Loops(reconciler.reconcile)
+    loops: Loops[RunKey] = Loops(reconciler.reconcile, is_unanswered)
     namespaces = tuple(options.namespace)
     watches = Watches(
         cluster, cache, loops, metrics, namespaces=namespaces, nodes=options.watch_nodes

@@ -74,10 +74,6 @@ class ApiError(Exception):
         self.message = message
 
     @property
-    def is_unanswered(self) -> bool:
-        return self.code == 0
-
-    @property
     def is_not_found(self) -> bool:
         return self.code == 404
 
@@ -90,6 +86,11 @@ class ApiError(Exception):
     def is_refusal(self) -> bool:
         """The object itself is at fault: the same request will be refused again."""
         return self.code in (400, 403, 413, 422)
+
+
+def is_unanswered(error: Exception) -> bool:
+    """Whether the API server did not answer: the message says all that there is to know."""
+    return isinstance(error, ApiError) and error.code == 0
 
 
 CallObserver = Callable[[str, str, int], None]  # verb, kind, HTTP status code (0: no answer)

@@ -30,15 +30,19 @@ class GoneError(Exception):
     """Raised by a pass: there is nothing left to do for this key, ever."""
 
 
-class NoAnswerError(Exception):
-    """Raised by a pass: somebody whom it needs does not answer. The message says all."""
-
-
 class Loops(Generic[Key]):
-    """Runs `step(key)` for every woken key. It returns seconds until its next turn, or None."""
+    """Runs `step(key)` for every woken key. It returns seconds until its next turn, or None.
 
-    def __init__(self, step: Callable[[Key], Awaitable[float | None]]) -> None:
+    `says_all`: of a failed pass's error, whether it is understood without a traceback.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Key], Awaitable[float | None]],
+        says_all: Callable[[Exception], bool] = lambda _error: False,
+    ) -> None:
         self._step = step
+        self._says_all = says_all
         self._woken: dict[Key, asyncio.Event] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._passed_at: dict[Key, float] = {}
@@ -82,8 +86,7 @@ class Loops(Generic[Key]):
                     failures += 1
                     delay = retry_seconds(failures)
                     told = "pass of %s failed, next in %.0f s: %s"
-                    is_known = isinstance(error, NoAnswerError)
-                    logger.error(told, key, delay, error, exc_info=not is_known)
+                    logger.error(told, key, delay, error, exc_info=not self._says_all(error))
                     self._passed_at[key] = asyncio.get_running_loop().time()
                     await asyncio.sleep(delay)
                     continue

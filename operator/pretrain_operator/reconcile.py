@@ -29,10 +29,10 @@ from . import api
 from .api.parse import run_from_object
 from .api.status import RunStatus
 from .cache import ObjectCache, RunKey
-from .cluster import ApiError, Cluster
+from .cluster import ApiError, Cluster, is_unanswered
 from .conditions import state
 from .coordinator_client import CoordinatorClient
-from .loops import GoneError, NoAnswerError
+from .loops import GoneError
 from .metrics import Metrics
 from .names import COMPONENT_LABEL
 from .observed import KubernetesObject, ObjectKey, Observed, Run
@@ -95,10 +95,7 @@ class Reconciler:
         self._memories: dict[RunKey, _Memory] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
-        """One pass. Returns seconds until the next is due.
-
-        Raises GoneError, NoAnswerError (of the API server), ApiError (its other refusals).
-        """
+        """One pass. Returns seconds until the next is due; raises ApiError, GoneError."""
         body = self._cache.run(key)
         if body is None:
             self._memories.pop(key, None)
@@ -113,8 +110,6 @@ class Reconciler:
                 return await self._pass(key, body, run, memory)
         except Exception as error:
             await self._tell_failure(key, memory, error)
-            if isinstance(error, ApiError) and error.is_unanswered:
-                raise NoAnswerError(error.message) from error
             raise
 
     async def _pass(
@@ -198,7 +193,7 @@ class Reconciler:
     async def _tell_failure(self, key: RunKey, memory: _Memory, error: Exception) -> None:
         """An API server that does not answer is not asked to write it down."""
         body = self._cache.run(key)
-        if body is None or (isinstance(error, ApiError) and error.is_unanswered):
+        if body is None or is_unanswered(error):
             return
         memory.failure = failure(error)
         run = run_from_object(body)
@@ -313,7 +308,7 @@ class Reconciler:
             try:
                 await self._cluster.create(event_object(run, event))
             except ApiError as error:
-                if error.is_unanswered:
+                if is_unanswered(error):
                     raise
                 if not error.is_conflict:  # a namespace that is going away, an RBAC without events
                     logger.warning("event %s of %s: %s", event.reason, run.name, error.message)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pretrain_operator import loops
-from pretrain_operator.loops import GoneError, Loops, NoAnswerError, retry_seconds
+from pretrain_operator.loops import GoneError, Loops, retry_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ async def test_pass_that_asks_for_a_turn_gets_it_without_a_wake_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "is_traced"), [(RuntimeError("a bug"), True), (NoAnswerError("timed out"), False)]
+    ("error", "is_traced"), [(RuntimeError("a bug"), True), (TimeoutError("no answer"), False)]
 )
 @in_event_loop
 async def test_failed_pass_is_tried_again_and_other_keys_go_on(
@@ -105,7 +105,7 @@ async def test_failed_pass_is_tried_again_and_other_keys_go_on(
             raise error
         return None
 
-    running = Loops(step)
+    running = Loops(step, lambda failed: isinstance(failed, TimeoutError))
     running.wake("bad")
     running.wake("good")
     await until(lambda: passes.count("bad") == 3 and "good" in passes)

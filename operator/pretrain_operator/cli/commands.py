@@ -17,7 +17,7 @@ from rich.live import Live
 from pretrain_llm.contract.environment import SERVING_PORT
 
 from .. import api, names
-from ..cluster import ApiError, Cluster, default_namespace
+from ..cluster import ApiError, Cluster, default_namespace, is_unanswered
 from ..injection import InjectionError
 from ..observed import KubernetesObject
 from .faults import register as register_faults
@@ -174,7 +174,7 @@ async def _print_log(
 def _advice(error: ApiError) -> str:
     if error.reason == "NoConfiguration":
         return f"{error.message}; set KUBECONFIG or --kubeconfig"
-    if error.is_unanswered:
+    if is_unanswered(error):
         return f"{error.message}; is the cluster up, and --context the right one?"
     if error.code in (401, 403):
         return f"{error.message}; ask for the `view` role (chat and logs: `edit`) in the namespace"
