@@ -118,7 +118,7 @@ def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evi
         rollbacks_spent=rollback is not None and rollback.skipped is None,
         steps_since_start=_steps_since_start(incident, earlier[-1] if earlier else None),
         disruption=disruption.reason if disruption else None,
-        disruption_words=(disruption.message or None) if disruption else None,
+        disruption_words=_words_about(pod, disruption),
         pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
         node_ready=_node_ready(case, node_name),
         node_problem=node_facts.problem(node) if node is not None else None,
@@ -135,6 +135,13 @@ def _node_name(pod: KubernetesObject | None, disruption: Disruption | None) -> s
     if pod is not None:
         return pod_facts.node_name(pod)
     return disruption.node if disruption else None
+
+
+def _words_about(pod: KubernetesObject | None, disruption: Disruption | None) -> str | None:
+    """A kubelet may say why a pod ended without calling it a disruption."""
+    if pod is not None:
+        return pod_facts.disruption_words(pod)
+    return (disruption.message or None) if disruption else None
 
 
 def _is_out_of_memory(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain_llm.contract.status import STOP_REQUESTED
+from pretrain_llm.contract.status import LEASE_EXPIRED, STOP_REQUESTED
 from pretrain_operator.api.status import MAX_DISRUPTIONS
 from pretrain_operator.observed import ObjectKey
 
@@ -48,6 +48,20 @@ def test_pod_that_is_gone_is_classed_by_who_took_it_away(reason: str | None, fau
     (incident,) = taken_away(reason).world.status.incidents
     assert incident.fault_class == fault_class
     assert ("for another pod" in incident.cause) is (reason is not None)
+
+
+def test_words_of_the_kubelet_are_told_though_it_calls_it_no_disruption():
+    simulation = training_run()
+    world = simulation.world
+    assert world.document is not None
+    agent = world.document.agents[-1]
+    key = ObjectKey("Pod", agent.name)
+    world.objects[key] = changed(world.objects[key], status={"message": "imminent node shutdown"})
+    break_round(
+        simulation, evidence=LEASE_EXPIRED, agent=agent.name, slot=agent.slot, node=agent.node
+    )
+    settle(simulation)
+    assert "imminent node shutdown" in world.status.incidents[0].cause
 
 
 def test_newest_disruptions_are_kept():
