@@ -1,9 +1,9 @@
-"""Pure: seconds of blocks -> ratios, shares and whether the targets are met."""
+"""Pure: what blocks took -> ratios, shares and whether the targets are met."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -11,7 +11,22 @@ RATIO_TARGET = 0.995  # our tokens a second over bare torchtitan's
 LOADER_TARGET = 0.001  # of a step
 MEMORY_TOLERANCE = 0.10  # of the plan
 
-Pair = tuple[float, float]  # seconds of a block: ours, bare
+
+@dataclass(frozen=True)
+class Block:
+    seconds: float
+    processor_seconds: float  # of all threads
+
+
+Pair = tuple[Block, Block]  # ours, bare
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of what bare torchtitan takes over what ours does."""
+
+    mean: float  # of the starts'
+    standard_error: float  # of that mean
 
 
 @dataclass(frozen=True)
@@ -20,12 +35,12 @@ class Throughput:
     pairs: int
     ours_tokens_per_second: float  # medians
     bare_tokens_per_second: float
-    ratio: float  # the mean of the starts' ratios
-    standard_error: float  # of that mean
+    ratio: Ratio  # of seconds
+    processor_ratio: Ratio  # of processor time: what others do on the machine is not in it
 
     @property
     def meets_target(self) -> bool:
-        return self.ratio >= RATIO_TARGET
+        return self.ratio.mean >= RATIO_TARGET
 
 
 def throughput(starts: Sequence[Sequence[Pair]], block_tokens: int) -> Throughput:
@@ -36,16 +51,20 @@ def throughput(starts: Sequence[Sequence[Pair]], block_tokens: int) -> Throughpu
     """
     if len(starts) < 2:
         raise ValueError(f"a spread needs two starts or more, there were {len(starts)}")
-    ratios = [median(bare / ours for ours, bare in pairs) for pairs in starts]
     pairs = [pair for own in starts for pair in own]
     return Throughput(
         starts=len(starts),
         pairs=len(pairs),
-        ours_tokens_per_second=block_tokens / median(ours for ours, _ in pairs),
-        bare_tokens_per_second=block_tokens / median(bare for _, bare in pairs),
-        ratio=fmean(ratios),
-        standard_error=stdev(ratios) / math.sqrt(len(ratios)),
+        ours_tokens_per_second=block_tokens / median(ours.seconds for ours, _ in pairs),
+        bare_tokens_per_second=block_tokens / median(bare.seconds for _, bare in pairs),
+        ratio=_ratio(starts, lambda block: block.seconds),
+        processor_ratio=_ratio(starts, lambda block: block.processor_seconds),
     )
+
+
+def _ratio(starts: Sequence[Sequence[Pair]], taken: Callable[[Block], float]) -> Ratio:
+    ratios = [median(taken(bare) / taken(ours) for ours, bare in pairs) for pairs in starts]
+    return Ratio(fmean(ratios), stdev(ratios) / math.sqrt(len(ratios)))
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:

@@ -19,6 +19,7 @@ from pretrain_llm.contract.config import RunConfig
 from pretrain_llm.contract.reports import WorkerReport
 
 from . import worker
+from .measure import Block
 from .worker import Task
 
 
@@ -54,10 +55,11 @@ class System:
     ranks: list[Rank]
     reports: list[WorkerReport] = field(default_factory=list)
 
-    def block(self) -> float:
-        """Seconds of the next block, of rank 0. Raises RuntimeError where a rank has died."""
+    def block(self) -> Block:
+        """The next block, as rank 0 saw it. Raises RuntimeError where a rank has died."""
         self._tell(goes_on=True)
-        return float(self._heard()["seconds"])
+        found = self._heard()
+        return Block(found["seconds"], found["processorSeconds"])
 
     def warm_up(self) -> None:
         """Returns once two blocks are trained. Raises RuntimeError as `block` does."""

@@ -50,6 +50,13 @@ class Case:
         """The Job of the current attempt."""
         return self.observed.get("Job", names.training_job(self.run.name, status.attempt))
 
+    def is_node_ready(self, name: str | None) -> bool | None:
+        """None where it is not known, for example because the operator may not read nodes."""
+        if name is None or not self.observed.nodes:
+            return None
+        node = self.observed.nodes.get(name)
+        return node is not None and pod_facts.holds(node, "Ready")
+
 
 def _labels(item: KubernetesObject) -> dict[str, str]:
     labels: dict[str, str] = item["metadata"].get("labels", {})

@@ -47,12 +47,8 @@ def lost_pods(case: Case, status: RunStatus, settings: Settings) -> Iterator[Kub
 
 def on_silent_nodes(case: Case) -> Iterator[KubernetesObject]:
     """None where the operator may not read nodes."""
-    if not case.observed.nodes:
-        return
     for pod in case.observed.of_kind("Pod"):
-        name = pod_facts.node_name(pod)
-        node = case.observed.nodes.get(name) if name else None
-        if name and (node is None or not pod_facts.holds(node, "Ready")):
+        if case.is_node_ready(pod_facts.node_name(pod)) is False:
             yield pod
 
 

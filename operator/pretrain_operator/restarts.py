@@ -10,21 +10,14 @@ charged once, and the verdict is: go on, a new attempt, or stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretrain_llm.contract import exit_codes, symptoms
-from pretrain_llm.contract.reports import FaultReport
-from pretrain_llm.contract.status import STALLED, Incident, Rollback, StatusDocument
+from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract.status import STALLED, Incident, StatusDocument
 
-from . import conditions, disruptions, faults, node_facts, pod_facts, record
-from .api.status import (
-    Budgets,
-    Disruption,
-    IncidentStatus,
-    RunStatus,
-    Suspect,
-)
+from . import conditions, evidence, faults, pod_facts, record
+from .api.status import Budgets, IncidentStatus, RunStatus, Suspect
 from .case import Case
 from .faults import Evidence, Fault
 from .manifests.inputs import training_digest
@@ -88,7 +81,7 @@ def _faults(case: Case, document: StatusDocument) -> Iterator[tuple[Incident, Fa
         if _is_being_told(incident, document):
             return
         earlier = document.incidents[:index]
-        yield incident, faults.fault(evidence(case, incident, earlier))
+        yield incident, faults.fault(evidence.of_incident(case, incident, earlier))
 
 
 def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
@@ -98,131 +91,6 @@ def _is_being_told(incident: Incident, document: StatusDocument) -> bool:
     is_open = document.broken and document.round == incident.round
     told_by = incident.time + (incident.detect_seconds or 0.0) + STACKS_SECONDS
     return incident.evidence == STALLED and is_open and document.time < told_by
-
-
-def evidence(case: Case, incident: Incident, earlier: Sequence[Incident]) -> Evidence:
-    """What the coordinator, the pod and the node say of one incident."""
-    first, rollback = incident.first_fault, incident.rollback
-    pod = case.observed.get("Pod", incident.agent) if incident.agent else None
-    ended = pod_facts.termination(pod) if pod is not None else None
-    disruption = disruptions.disruption(case, incident.agent)
-    node_name = incident.node or _node_name(pod, disruption)
-    node = case.observed.nodes.get(node_name or "")
-    return Evidence(
-        kind=incident.evidence,
-        exit_code=first.exit_code if first else (ended.exit_code if ended else None),
-        signal=first.signal if first else None,
-        out_of_memory=_is_out_of_memory(incident, earlier, ended),
-        message=_words(incident),
-        symptom=_symptom(first) if first else None,
-        rollbacks_spent=rollback is not None and rollback.skipped is None,
-        steps_since_start=_steps_since_start(incident, earlier[-1] if earlier else None),
-        disruption=disruption.reason if disruption else None,
-        disruption_words=_words_about(pod, disruption),
-        pod_gone=incident.agent is not None and (pod is None or pod_facts.is_deleting(pod)),
-        node_ready=_node_ready(case, node_name),
-        node_problem=node_facts.problem(node) if node is not None else None,
-        node_cordoned=node is not None and node_facts.is_cordoned(node),
-        rank=_rank(incident),
-        pod=incident.agent,
-        node=node_name,
-        memory_limit=pod_facts.memory_limit(pod) if pod is not None else None,
-    )
-
-
-def _node_name(pod: KubernetesObject | None, disruption: Disruption | None) -> str | None:
-    """Of an agent that the coordinator never heard of: it took over the round that lost it."""
-    if pod is not None:
-        return pod_facts.node_name(pod)
-    return disruption.node if disruption else None
-
-
-def _words_about(pod: KubernetesObject | None, disruption: Disruption | None) -> str | None:
-    """A kubelet may say why a pod ended without calling it a disruption."""
-    if pod is not None:
-        return pod_facts.disruption_words(pod)
-    return (disruption.message or None) if disruption else None
-
-
-def _is_out_of_memory(
-    incident: Incident, earlier: Sequence[Incident], ended: pod_facts.Termination | None
-) -> bool:
-    """The kernel's word for it. The kubelet's is no news of a pod that has outlived the kill of a
-    worker: it says OOMKilled then whatever ends the container.
-    """
-    if _has_starved(incident):
-        return True
-    is_known = any(_has_starved(one) and one.agent == incident.agent for one in earlier)
-    return ended is not None and ended.out_of_memory and not is_known
-
-
-def _has_starved(incident: Incident) -> bool:
-    return incident.first_fault is not None and incident.first_fault.out_of_memory
-
-
-def _rank(incident: Incident) -> int | None:
-    if incident.first_fault is not None:
-        return incident.first_fault.rank
-    return incident.suspects[0].rank if incident.suspects else None
-
-
-def _words(incident: Incident) -> str | None:
-    first = incident.first_fault
-    said = _own_words(first) if first else _stall_words(incident)
-    return "; ".join(filter(None, (said, _rollback_words(incident.rollback)))) or None
-
-
-def _rollback_words(rollback: Rollback | None) -> str:
-    if rollback is None:
-        return ""
-    if rollback.skipped is None:
-        return f"wrong from step {rollback.onset}; all rollbacks are spent"
-    skipped = rollback.skipped
-    return (
-        f"wrong from step {rollback.onset}; back to before step {rollback.first}, without the"
-        f" batches of data steps {skipped.first} to {skipped.end - 1}"
-    )
-
-
-def _own_words(fault: FaultReport) -> str | None:
-    """The program's error, and what its stderr says beyond it."""
-    error = fault.error_message or ""
-    head = error.partition("\n")[0].rstrip(".") or "\n"
-    lines = [line for line in fault.stderr if line not in error and head not in line]
-    return "; stderr: ".join(filter(None, (error, " | ".join(lines)))) or None
-
-
-def _symptom(fault: FaultReport) -> str | None:
-    """Agents of an older image tell none."""
-    return fault.symptom or symptoms.symptom(fault.error_message or "")
-
-
-def _stall_words(incident: Incident) -> str | None:
-    """Whom a stall's stacks blame, where that rank stood, and where all of them are."""
-    if incident.stacks_path is None and not incident.suspects:
-        return None
-    told = [f"rank {suspect.rank}: {suspect.reason}" for suspect in incident.suspects]
-    words = "; ".join(told) or "no rank stands out"
-    if incident.suspects and incident.suspects[0].frames:
-        words += f", at {' < '.join(incident.suspects[0].frames)}"
-    return words + (f"; stacks in {incident.stacks_path}" if incident.stacks_path else "")
-
-
-def _steps_since_start(incident: Incident, previous: Incident | None) -> int | None:
-    """Steps of the broken round. Of an attempt's first round only if it began from scratch."""
-    if previous is None:
-        return incident.last_step
-    if previous.first_step_seconds is None:
-        return 0
-    return None if previous.resumed_step is None else incident.last_step - previous.resumed_step
-
-
-def _node_ready(case: Case, name: str | None) -> bool | None:
-    """None where it is not known, for example because the operator may not read nodes."""
-    if name is None or not case.observed.nodes:
-        return None
-    node = case.observed.nodes.get(name)
-    return node is not None and pod_facts.holds(node, "Ready")
 
 
 def _charged(case: Case, judged: Judged, incident: Incident, fault: Fault) -> Judged:
@@ -402,7 +270,7 @@ def with_job_failures(case: Case, status: RunStatus) -> Judged:
 
 def _job_failed(case: Case, status: RunStatus, job: KubernetesObject) -> Judged:
     for pod in _failed_pods(case, status):
-        fault = faults.fault(pod_evidence(pod, None))
+        fault = faults.fault(evidence.of_pod(pod, None))
         if fault.evidence.exit_code in exit_codes.FINAL:
             return Judged(status, _stop(fault))
     found = pod_facts.condition(job, "Failed") or {}
@@ -421,7 +289,7 @@ def _start_failure(case: Case, status: RunStatus) -> Stop | None:
     failures: dict[str | None, list[Fault]] = {}
     had_round = status.coordinator_started_at is not None
     for pod in _pods_that_never_joined(case, status):
-        fault = faults.fault(pod_evidence(pod, None if had_round else 0))
+        fault = faults.fault(evidence.of_pod(pod, None if had_round else 0))
         if fault.row.level == "Stop":
             return _stop(fault)
         if fault.row.budget == "Application":
@@ -458,24 +326,6 @@ def _pods_that_never_joined(case: Case, status: RunStatus) -> list[KubernetesObj
         for pod in failed
         if pod_facts.created_at(pod) > formed_at and pod_facts.ended_at(pod) > stepped_at
     ]
-
-
-def pod_evidence(pod: KubernetesObject, steps_since_start: int | None) -> Evidence:
-    """What a failed training pod says of itself."""
-    ended = pod_facts.termination(pod)
-    return Evidence(
-        kind=faults.POD_FAILED,
-        exit_code=ended.exit_code if ended else None,
-        out_of_memory=ended.out_of_memory if ended else False,
-        message=ended.words if ended else None,
-        symptom=symptoms.symptom(ended.words or "") if ended else None,
-        steps_since_start=steps_since_start,
-        disruption=pod_facts.disruption(pod),
-        disruption_words=pod_facts.disruption_words(pod),
-        pod=pod["metadata"]["name"],
-        node=pod_facts.node_name(pod),
-        memory_limit=pod_facts.memory_limit(pod),
-    )
 
 
 def _failed_pods(case: Case, status: RunStatus) -> list[KubernetesObject]:

@@ -75,20 +75,6 @@ def test_durations_come_in_while_the_run_recovers():
     assert incident.steps_lost == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "stderr", "words"),
-    [
-        ("boom.", ("Xid 79",), "boom.; stderr: Xid 79"),
-        (None, ("Xid 79", "Xid 94"), "Xid 79 | Xid 94"),
-        ("CUDA error: x.", ("CUDA error: x", "RuntimeError: CUDA error: x"), "CUDA error: x."),
-        ("boom.", (), "boom."),
-    ],
-)
-def test_cause_has_the_programs_error_and_what_stderr_says_beyond_it(error, stderr, words):
-    fault = FaultReport(1, 0, 1.0, exit_code=1, error_message=error, stderr=stderr)
-    assert restarts._own_words(fault) == words
-
-
 def test_fault_of_an_older_image_is_classed_by_its_error_and_echoes_are_counted():
     simulation = training_run()
     world = simulation.world

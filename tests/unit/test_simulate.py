@@ -24,7 +24,7 @@ SIMPLE = Durations(
     save_seconds=0.0,
     start_seconds=10.0,
     exit_detect_seconds=0.5,
-    hang_detect_seconds=60.0,
+    watchdog_seconds=60.0,
     stop_seconds=2.0,
     warm_start_seconds=0.0,
     communicator_seconds=0.0,
@@ -282,10 +282,29 @@ def test_run_lost_node_without_a_spare_waits_for_the_pod_that_the_plan_frees() -
     assert together == pytest.approx(silent_to_waiting, abs=1.0)
 
 
-def test_run_hang_lasts_until_the_watchdog() -> None:
-    (incident,) = run((250.0, "NCCLWatchdogTimeout")).incidents
+@pytest.mark.parametrize(
+    ("watchdog_seconds", "detected_after", "fault_class"),
+    [
+        (60.0, 10.0, "Hang"),  # ten times the median step, by the coordinator
+        (6.0, 6.0, "WorkerCrashed"),
+    ],
+)
+def test_run_hang_lasts_until_the_coordinator_or_the_watchdog_ends_it(
+    watchdog_seconds: float, detected_after: float, fault_class: str
+) -> None:
+    durations = replace(SIMPLE, watchdog_seconds=watchdog_seconds)
+    result = run((250.0, "NCCLWatchdogTimeout"), durations=durations)
+    (incident,) = result.incidents
+    assert incident.fault_class == fault_class
+    assert result.badput_seconds["Detect"] == pytest.approx(detected_after, abs=0.5)
+    assert result.finished
+
+
+def test_run_that_hangs_before_its_first_step_waits_for_the_watchdog() -> None:
+    result = run((-8.0, "NCCLWatchdogTimeout"))
+    (incident,) = result.incidents
     assert incident.fault_class == "WorkerCrashed"
-    assert run((250.0, "NCCLWatchdogTimeout")).badput_seconds["Detect"] == pytest.approx(60.0)
+    assert result.badput_seconds["Start"] == pytest.approx(START - 8 + 60)
 
 
 def test_run_drain_that_saves_in_time_loses_no_step() -> None:

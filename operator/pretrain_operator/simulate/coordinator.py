@@ -20,6 +20,9 @@ from pretrain_llm.contract.reports import (
 from pretrain_llm.contract.status import StatusDocument
 from pretrain_llm.coordinator import ledger as ledgers
 from pretrain_llm.coordinator.rounds import Policy, Round, is_live
+from pretrain_llm.coordinator.stalls import Patience
+
+from ..api.recovery import Stall
 
 REPORT_SECONDS = protocol.REPORT_SECONDS
 
@@ -36,6 +39,7 @@ class Agent:
     saved: bool = False
     silent: bool = False  # its node is gone
     broken_device: bool = False  # workers on this node fail again
+    hung_in: int = 0  # the round in which its workers came to stand still
     events: int = 0  # reported so far
     memory: MemoryStanding | None = None
 
@@ -52,12 +56,15 @@ class Coordinator:
     total_steps: int
     members_wanted: int
     spares: int
+    stall: Stall
     started_at: float
     agents: dict[str, Agent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         identity = ledgers.Identity(self.run, self.attempt, self.total_steps, "simulated")
-        self._policy = Policy(nodes=self.members_wanted, spares=self.spares)
+        limits = self.stall
+        patience = Patience(limits.factor, limits.floor_seconds, limits.quiet_seconds)
+        self._policy = Policy(self.members_wanted, self.spares, patience=patience)
         self._ledger = ledgers.opened(identity, self._policy, self.started_at)
 
     @property
@@ -76,20 +83,23 @@ class Coordinator:
         return [self.agents[name] for name in names if name in self.agents]
 
     @property
-    def revision(self) -> int:
-        return self._ledger.revision
+    def is_hung(self) -> bool:
+        number = self.round.number if self.round else 0
+        return any(agent.hung_in == number for agent in self.members)
 
     def document(self, now: float) -> StatusDocument:
         return ledgers.status(self._ledger, now)
 
     def is_settled(self, now: float) -> bool:
-        """Whether only time passes: a round runs and every silence is known, or all prepare."""
+        """Whether only time passes: a round steps and every silence is known, or all prepare."""
         if all(agent.state == protocol.PREPARING for agent in self.agents.values()):
             return True
         current = self.round
         if current is None or current.broken or current.draining:
             return False
-        return not any(agent.silent and self._believed(agent, now) for agent in self.members)
+        return not self.is_hung and not any(
+            agent.silent and self._believed(agent, now) for agent in self.members
+        )
 
     def tick(self, now: float, *, with_reports: bool) -> None:
         """`with_reports`: every agent that can renews its lease."""

@@ -23,7 +23,7 @@ class Durations:
     save_seconds: float = 216.0
     start_seconds: float = 300.0
     exit_detect_seconds: float = 0.5
-    hang_detect_seconds: float = 600.0
+    watchdog_seconds: float = 600.0
     stop_seconds: float = 5.0
     warm_start_seconds: float = 0.5
     communicator_seconds: float = 5.0
@@ -112,8 +112,8 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         "a process ends -> the coordinator knows",
         "measured 0.00-0.03 s on CPU (docs/rounds.md); taken as one report interval",
     ),
-    "hang_detect_seconds": (
-        "nothing moves -> a process ends",
+    "watchdog_seconds": (
+        "nothing moves -> a process ends, unless the coordinator ends the round first",
         "torch: default timeout of an NCCL collective, 10 min",
     ),
     "stop_seconds": (

@@ -11,7 +11,6 @@ fault finds a sound one as long as fewer than that are lost at once.
 from __future__ import annotations
 
 import heapq
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -24,27 +23,12 @@ from .coordinator import REPORT_SECONDS, Agent, Coordinator
 from .durations import Durations
 from .result import CAUSES, Cause, Result
 from .stretch import Stretch
-from .trace import Effect, Fault
+from .trace import LAST_WORDS, Effect, Fault
 
 GROUPS = 4
 _RENEW_SECONDS = 2.0  # in which every agent reports at least once; leases are longer
 _ECHO = "DistBackendError"
 RoundKey = tuple[int, int]  # attempt and round
-# How a worker ends, as PyTorch words it.
-_LAST_WORDS = {
-    "Worker": FaultReport(
-        0, 0, 0.0, exit_code=1, error_kind="RuntimeError", error_message="unexpected error"
-    ),
-    "Device": FaultReport(
-        0,
-        0,
-        0.0,
-        exit_code=1,
-        error_kind="AcceleratorError",
-        error_message="CUDA error: uncorrectable ECC error encountered",
-    ),
-    "Hang": FaultReport(0, 0, 0.0, signal=int(signal.SIGABRT)),
-}
 
 
 def simulation(
@@ -152,6 +136,7 @@ class _Engine:
             total_steps=self.total_steps,
             members_wanted=members,
             spares=nodes.spares,
+            stall=self.spec.recovery.stall,
             started_at=self.now,
         )
         self._seen = (-1, False)
@@ -251,7 +236,7 @@ class _Engine:
         self._after(seconds, lambda: self._restored(key))
 
     def _restored(self, key: RoundKey) -> None:
-        if not self._is_running(key):
+        if not self._is_moving(key):
             return
         assert self.coordinator is not None
         self.coordinator.restored(self.step, self.now)
@@ -260,7 +245,7 @@ class _Engine:
         self._after(self.durations.first_step_extra_seconds, lambda: self._train(key))
 
     def _train(self, key: RoundKey) -> None:
-        if not self._is_running(key):
+        if not self._is_moving(key):
             return
         assert self.coordinator is not None
         self.cause = None
@@ -281,7 +266,7 @@ class _Engine:
         self._at(self.stretch.ends_at(self.total_steps), lambda: self._finish(key))
 
     def _first_step(self, key: RoundKey) -> None:
-        if self._is_running(key) and self.stretch is not None:
+        if self._is_moving(key) and self.stretch is not None:
             self._tell_step(self.step + 1)
             self._operate()
 
@@ -314,9 +299,10 @@ class _Engine:
             self._after(self.durations.health_seconds, lambda: self._evict(victim))
         if (key := self._running_key(victim)) is not None:
             self._interrupt()
-            is_hang = fault.effect == "Hang"
             seconds = self.durations.exit_detect_seconds
-            seconds = self.durations.hang_detect_seconds if is_hang else seconds
+            if fault.effect == "Hang":  # the coordinator's patience may end before the watchdog's
+                victim.hung_in = key[1]
+                seconds = self.durations.watchdog_seconds
             self._after(seconds, lambda: self._fail(victim, key, fault.effect))
 
     def _interrupt(self) -> None:
@@ -328,7 +314,7 @@ class _Engine:
         """A worker of that round has ended, if the round has not."""
         if self.coordinator is None or not self._is_running(key) or not self._is_here(agent):
             return
-        said = _LAST_WORDS[effect]
+        said = LAST_WORDS[effect]
         self.coordinator.failed(
             agent, self.now, replace(said, round=key[1], rank=agent.slot, time=self.now)
         )
@@ -428,6 +414,9 @@ class _Engine:
 
     def _is_running(self, key: RoundKey) -> bool:
         return self._key == key
+
+    def _is_moving(self, key: RoundKey) -> bool:
+        return self._is_running(key) and not (self.coordinator and self.coordinator.is_hung)
 
     def _running_key(self, agent: Agent) -> RoundKey | None:
         """Of the round that runs, if the agent is in it."""

@@ -9,9 +9,12 @@ import csv
 import io
 import math
 import random
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from pretrain_llm.contract.reports import FaultReport
 
 # Worker: one process fails, its node is sound.  Device: it fails again until the node is changed.
 # Node: everything on it falls silent.  Hang: no process ends.  Drain: it is asked to leave.
@@ -64,6 +67,23 @@ class Fault:
     @property
     def effect(self) -> Effect:
         return CLASSES[self.name].effect
+
+
+# How a worker ends, as PyTorch words it.
+LAST_WORDS: Mapping[Effect, FaultReport] = {
+    "Worker": FaultReport(
+        0, 0, 0.0, exit_code=1, error_kind="RuntimeError", error_message="unexpected error"
+    ),
+    "Device": FaultReport(
+        0,
+        0,
+        0.0,
+        exit_code=1,
+        error_kind="AcceleratorError",
+        error_message="CUDA error: uncorrectable ECC error encountered",
+    ),
+    "Hang": FaultReport(0, 0, 0.0, signal=int(signal.SIGABRT)),
+}
 
 
 class TraceError(ValueError):

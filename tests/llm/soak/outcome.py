@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pretrain_llm.contract.status import Incident
-from pretrain_operator import faults, restarts
+from pretrain_operator import evidence, faults
 from pretrain_operator.api.status import RunStatus
 from pretrain_operator.case import Case
 from pretrain_operator.observed import ObjectKey, Observed
@@ -95,7 +95,7 @@ def fault_class(incident: Incident, earlier: Sequence[Incident]) -> str:
     known = Observed(now=0.0, objects={pod: {"metadata": {"name": pod.name}, "status": {}}})
     run = SimpleNamespace(status=RunStatus())
     case = cast(Case, SimpleNamespace(run=run, observed=known))
-    return faults.fault(restarts.evidence(case, incident, earlier)).row.name
+    return faults.fault(evidence.of_incident(case, incident, earlier)).row.name
 
 
 def entry(
