@@ -34,7 +34,9 @@ class Case:
     run: RunConfig
     ranks: int = 1
     block_steps: int = 1  # at a turn
+    pairs: int = 1  # for each that is asked for
     system: str = OURS  # against bare torchtitan; itself: what the measurement can tell apart
+    long: str | None = None  # the case whose steps are longer, and nothing else is different
 
     @property
     def is_control(self) -> bool:
@@ -42,11 +44,27 @@ class Case:
 
 
 def cpu_cases() -> tuple[Case, ...]:
+    one, two = "one rank", "two ranks, FSDP2"
     return (
-        Case("one rank", _on_cpu(1)),
-        Case("two ranks, FSDP2", _on_cpu(2), ranks=2),
-        Case("one rank, bare torchtitan twice", _on_cpu(1), system=BARE),
+        Case(one, _on_cpu(1)),
+        Case(two, _on_cpu(2), ranks=2),
+        Case(f"{one}, short steps", _short(_on_cpu(1)), pairs=12, long=one),
+        Case(f"{two}, short steps", _short(_on_cpu(2)), ranks=2, pairs=12, long=two),
+        Case("bare torchtitan twice, one rank, short steps", _short(_on_cpu(1)), pairs=12,
+             system=BARE),
+    )  # fmt: skip
+
+
+def _short(run: RunConfig) -> RunConfig:
+    """Steps of a tenth of a second: turns that are closer see more of the same noise."""
+    training = run.training
+    shorter = replace(
+        training,
+        sequence_length=training.sequence_length // 4,
+        global_batch_size=training.global_batch_size // training.local_batch_size,
+        local_batch_size=1,
     )
+    return replace(run, training=shorter)
 
 
 def gpu_cases() -> tuple[Case, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -12,19 +12,11 @@ LOADER_TARGET = 0.001  # of a step
 MEMORY_TOLERANCE = 0.10  # of the plan
 
 
-@dataclass(frozen=True)
-class Block:
-    seconds: float
-    processor_seconds: float  # of all threads
-
-
-Pair = tuple[Block, Block]  # ours, bare
+Pair = tuple[float, float]  # seconds of a block: ours, bare
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Of what bare torchtitan takes over what ours does."""
-
+class Estimate:
     mean: float  # of the starts'
     standard_error: float  # of that mean
 
@@ -35,15 +27,17 @@ class Throughput:
     pairs: int
     ours_tokens_per_second: float  # medians
     bare_tokens_per_second: float
-    ratio: Ratio  # of seconds
-    processor_ratio: Ratio  # of processor time: what others do on the machine is not in it
+    ratio: Estimate  # of tokens a second
+    cost_seconds: Estimate  # what a step of ours takes beyond a bare one
 
     @property
     def meets_target(self) -> bool:
         return self.ratio.mean >= RATIO_TARGET
 
 
-def throughput(starts: Sequence[Sequence[Pair]], block_tokens: int) -> Throughput:
+def throughput(
+    starts: Sequence[Sequence[Pair]], block_tokens: int, block_steps: int = 1
+) -> Throughput:
     """A block of ours and the bare one beside it make a ratio: what slows the machine hits both.
 
     The median of these is a start's. Starts of one program differ more than its steps do, so that
@@ -55,16 +49,37 @@ def throughput(starts: Sequence[Sequence[Pair]], block_tokens: int) -> Throughpu
     return Throughput(
         starts=len(starts),
         pairs=len(pairs),
-        ours_tokens_per_second=block_tokens / median(ours.seconds for ours, _ in pairs),
-        bare_tokens_per_second=block_tokens / median(bare.seconds for _, bare in pairs),
-        ratio=_ratio(starts, lambda block: block.seconds),
-        processor_ratio=_ratio(starts, lambda block: block.processor_seconds),
+        ours_tokens_per_second=block_tokens / median(ours for ours, _ in pairs),
+        bare_tokens_per_second=block_tokens / median(bare for _, bare in pairs),
+        ratio=_estimate(starts, lambda ours, bare: bare / ours),
+        cost_seconds=_estimate(starts, lambda ours, bare: (ours - bare) / block_steps),
     )
 
 
-def _ratio(starts: Sequence[Sequence[Pair]], taken: Callable[[Block], float]) -> Ratio:
-    ratios = [median(taken(bare) / taken(ours) for ours, bare in pairs) for pairs in starts]
-    return Ratio(fmean(ratios), stdev(ratios) / math.sqrt(len(ratios)))
+def _estimate(
+    starts: Iterable[Iterable[Pair]], compared: Callable[[float, float], float]
+) -> Estimate:
+    own = [median(compared(ours, bare) for ours, bare in pairs) for pairs in starts]
+    return Estimate(fmean(own), stdev(own) / math.sqrt(len(own)))
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What ours costs a step, found with short ones, held against a step of usual length."""
+
+    case: str
+    cost_seconds: Estimate
+    step_seconds: float  # bare
+
+    @property
+    def ratio(self) -> Estimate:
+        """Of tokens a second."""
+        taken = self.step_seconds + self.cost_seconds.mean
+        return Estimate(self.step_seconds / taken, self.cost_seconds.standard_error / taken)
+
+    @property
+    def meets_target(self) -> bool:
+        return self.ratio.mean >= RATIO_TARGET
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:

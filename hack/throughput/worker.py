@@ -1,6 +1,6 @@
 """One rank of one of the two systems, in blocks of steps; a process of the fork server.
 
-True comes   -> a block is trained; what it took is sent
+True comes   -> a block is trained; its seconds are sent
 False comes  -> what else there is to say is sent, and the process ends
 """
 
@@ -76,7 +76,6 @@ class Turns:
     def __init__(self, block_steps: int, trainer: Any, line: Connection) -> None:
         self._block_steps, self._trainer, self._line = block_steps, trainer, line
         self._begun = time.perf_counter()
-        self._spent = time.process_time()
 
     def boundary(self, step: int) -> None:
         if step % self._block_steps:
@@ -84,10 +83,7 @@ class Turns:
         from torchtitan.tools import utils
 
         utils.device_module.synchronize()
-        seconds, spent = time.perf_counter() - self._begun, time.process_time()
-        # Of all threads, also of those that go on between two turns.
-        self._line.send({"seconds": seconds, "processorSeconds": spent - self._spent})
-        self._spent = spent
+        self._line.send({"seconds": time.perf_counter() - self._begun})
         if not self._line.recv():
             self._line.send(self._found())
             os._exit(0)

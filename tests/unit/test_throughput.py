@@ -7,17 +7,13 @@ from typing import Any
 import pytest
 
 from hack.throughput import report
-from hack.throughput.measure import Block, LoaderShare, Memory, Pair, mfu, throughput
-
-
-def pair(ours: float, bare: float, *, spent: tuple[float, float] = (1.0, 1.0)) -> Pair:
-    return Block(ours, spent[0]), Block(bare, spent[1])
+from hack.throughput.measure import Estimate, LoaderShare, Memory, StepCost, mfu, throughput
 
 
 def test_ratio_is_the_mean_of_starts_and_a_start_is_the_median_of_its_pairs() -> None:
     """The machine gets four times as slow meanwhile, and both with it."""
-    first = [pair(1.0, 1.1), pair(2.0, 2.2), pair(4.0, 4.4), pair(4.0, 3.0), pair(4.0, 5.0)]
-    found = throughput([first, [pair(1.0, 0.9)]], block_tokens=100)
+    first = [(1.0, 1.1), (2.0, 2.2), (4.0, 4.4), (4.0, 3.0), (4.0, 5.0)]
+    found = throughput([first, [(1.0, 0.9)]], block_tokens=100)
     assert found.ratio.mean == pytest.approx(1.0)
     assert found.ratio.standard_error == pytest.approx(0.1)
     assert (found.starts, found.pairs) == (2, 6)
@@ -25,20 +21,28 @@ def test_ratio_is_the_mean_of_starts_and_a_start_is_the_median_of_its_pairs() ->
     assert found.bare_tokens_per_second == pytest.approx(100 / 2.6)
 
 
-def test_ratio_of_processor_time_does_not_know_how_long_it_took() -> None:
-    starts = [[pair(1.0, 5.0, spent=(2.0, 1.9))], [pair(5.0, 1.0, spent=(2.0, 2.1))]]
-    found = throughput(starts, block_tokens=100).processor_ratio
-    assert (found.mean, found.standard_error) == pytest.approx((1.0, 0.05))
+def test_cost_is_of_a_step_and_not_of_a_block() -> None:
+    starts = [[(2.02, 2.0), (2.04, 2.0), (9.0, 2.0)], [(2.02, 2.0)]]
+    found = throughput(starts, block_tokens=100, block_steps=2).cost_seconds
+    assert (found.mean, found.standard_error) == pytest.approx((0.015, 0.005))
+
+
+@pytest.mark.parametrize(("step_seconds", "is_met"), [(0.5, True), (0.1, False)])
+def test_cost_of_a_step_counts_for_less_in_a_longer_one(step_seconds: float, is_met: bool) -> None:
+    cost = StepCost("llama", Estimate(0.001, 0.0002), step_seconds)
+    assert cost.ratio.mean == pytest.approx(step_seconds / (step_seconds + 0.001))
+    assert cost.ratio.standard_error == pytest.approx(0.0002 / step_seconds, rel=0.02)
+    assert cost.meets_target is is_met
 
 
 @pytest.mark.parametrize(("bare_seconds", "is_met"), [(0.9951, True), (0.9949, False)])
 def test_target_is_five_in_a_thousand(bare_seconds: float, is_met: bool) -> None:
-    assert throughput([[pair(1.0, bare_seconds)]] * 2, 1).meets_target is is_met
+    assert throughput([[(1.0, bare_seconds)]] * 2, 1).meets_target is is_met
 
 
 def test_one_start_has_no_spread() -> None:
     with pytest.raises(ValueError, match="there were 1"):
-        throughput([[pair(1.0, 1.0)]], 1)
+        throughput([[(1.0, 1.0)]], 1)
 
 
 def test_mfu_is_of_what_torchtitan_counts() -> None:
@@ -65,15 +69,21 @@ ROW: dict[str, Any] = {
     "ours_tokens_per_second": 1234.5,
     "bare_tokens_per_second": 1230.0,
     "ratio": {"mean": 1.0037, "standard_error": 0.002},
-    "processor_ratio": {"mean": 0.9981, "standard_error": 0.0007},
-    "isControl": False,
+    "cost_seconds": {"mean": 0.0011, "standard_error": 0.0002},
     "saveStallSeconds": {"async": 0.1, "sync": 1.5},
     "meetsTarget": True,
 }
-CONTROL = {**ROW, "case": "bare twice", "isControl": True, "saveStallSeconds": None}
+CONTROL = {**ROW, "case": "bare twice", "saveStallSeconds": None}
+COST = {
+    "case": "llama",
+    "cost_seconds": ROW["cost_seconds"],
+    "step_seconds": 0.5,
+    "ratio": {"mean": 0.9978, "standard_error": 0.0004},
+}
 
 
 def test_cpu_table_has_both_targets() -> None:
+    too_long = {**COST, "case": "slow", "ratio": {"mean": 0.9949, "standard_error": 0.0004}}
     shares = {
         "recipe": "nano",
         "rank_tokens": 65536,
@@ -82,12 +92,13 @@ def test_cpu_table_has_both_targets() -> None:
         "wait_seconds": 40e-6,
         "share": 8e-4,
     }
-    table = report.cpu_table(
-        {"environment": {"torch": "2.15.0"}, "throughput": [ROW, CONTROL], "loader": [shares]}
-    )
-    figures = "4 | 12 | 1,234 | 1,230 | 1.0037 ± 0.0020"
-    assert f"| llama | {figures} | met | 0.9981 ± 0.0007 | 0.10 s | 1.50 s |" in table
-    assert f"| bare twice | {figures} | – | 0.9981 ± 0.0007 | – | – |" in table
+    found = {"throughput": [ROW, CONTROL], "costs": [COST, too_long], "loader": [shares]}
+    table = report.cpu_table({"environment": {"torch": "2.15.0"}, **found})
+    figures = "4 | 12 | 1,234 | 1,230 | 1.0037 ± 0.0020 | 1.10 ± 0.20 ms"
+    assert f"| llama | {figures} | 0.10 s | 1.50 s |" in table
+    assert f"| bare twice | {figures} | – | – |" in table
+    assert "| llama | 1.10 ± 0.20 ms | 0.50 s | 0.9978 ± 0.0004 | met |" in table
+    assert "| slow | 1.10 ± 0.20 ms | 0.50 s | 0.9949 ± 0.0004 | **not met** |" in table
     assert "| nano | 65,536 | 0.05 s | 2.00 ms | 40 µs | 0.0800% | met |" in table
 
 
