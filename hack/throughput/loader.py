@@ -38,6 +38,7 @@ def _share(name: str, run: RunConfig, step_seconds: float, folder: Path, steps: 
     waits, begun = [], time.process_time()
     for _ in range(steps + 1):
         waits.append(_wait(batches, at_once))
+        loader.read_on()
         time.sleep(step_seconds)
     read_seconds = (time.process_time() - begun) / (steps + 2)  # one is read ahead
     training, ranks = run.training, _ranks(run)

@@ -46,18 +46,24 @@ def test_loader_that_goes_on_hands_out_what_the_first_would_have(volume: Path) -
 
 
 def test_batches_of_the_next_step_are_read_while_one_trains(volume: Path) -> None:
-    ours, read = loader(volume), threading.Semaphore(0)
+    ours, read, forwards, forwards_at = loader(volume), threading.Semaphore(0), [0], []
     original = ours._batch
 
     def batch(positions: range) -> Any:
+        forwards_at.append(forwards[0])
         result = original(positions)
         read.release()
         return result
 
     ours._batch = batch
     batches = iter(ours)
-    next(batches)  # of two; nobody asks for another one
-    assert all(read.acquire(timeout=30) for _ in range(3))
+    next(batches)  # of two
+    assert all(read.acquire(timeout=30) for _ in range(2))
+    next(batches)
+    forwards[0] = 1
+    ours.read_on()
+    assert all(read.acquire(timeout=30) for _ in range(2))
+    assert forwards_at == [0, 0, 1, 1]
 
 
 def test_error_of_reading_is_raised_where_the_batch_is_due(volume: Path) -> None:

@@ -3,6 +3,9 @@
 Which samples come next is a pure function of the step (`data.packed`), so a thread reads those of
 the next step while the device computes: a step waits for nothing but its first batch, and takes
 it from a queue in microseconds.
+
+    batch taken ── forward ── read_on ── backward ── optimizer ── next batch taken
+                                 └── the thread reads: the backward pass leaves Python's lock alone
 """
 
 from __future__ import annotations
@@ -75,6 +78,9 @@ class PackedLoader(BaseDataLoader):
         a_step = config.segment.run.training.global_batch_size // dp_world_size
         self._at_once = a_step // local_batch_size  # batches of a step
         self._steps = 0  # whose samples were handed out
+        self._asked: SimpleQueue[int] = SimpleQueue()
+        self._ahead = 0  # batches that the thread was asked for, and nobody has taken
+        self._owed = 0  # that it is to be asked for, one for each taken
         self.skipped = SkippedData()
 
     def skip(self, skipped: SkippedData) -> None:
@@ -84,16 +90,26 @@ class PackedLoader(BaseDataLoader):
     def __iter__(self) -> Iterator[Batch]:
         """Yields ({input, positions}, labels), each (local batch, sequence) int64, for ever."""
         asked: SimpleQueue[int] = SimpleQueue()
+        self._asked, self._ahead, self._owed = asked, 0, self._at_once
         read: SimpleQueue[tuple[int, Batch] | Exception] = SimpleQueue()
         reader = threading.Thread(target=self._read, args=(asked, read), name="loader", daemon=True)
         reader.start()
         try:
-            asked.put(self._at_once)  # all of a step, and one of the next for each taken
             while True:
-                asked.put(1)
+                if not self._ahead:
+                    self.read_on()
+                self._ahead, self._owed = self._ahead - 1, self._owed + 1
                 yield self._taken(read)
         finally:
             asked.put(0)
+
+    def read_on(self) -> None:
+        """Has the thread read as much as was taken. Whoever never calls this waits for each step's
+        first batch while it is read.
+        """
+        if self._owed:
+            self._asked.put(self._owed)
+            self._ahead, self._owed = self._ahead + self._owed, 0
 
     def _taken(self, read: SimpleQueue[tuple[int, Batch] | Exception]) -> Batch:
         """The next; `__iter__` must not hold it: to free it takes longer than to take it."""

@@ -101,6 +101,7 @@ class Trainer(torchtitan.trainer.Trainer):
             timed = () if self.config.compile.enable else tuple(self._blocks())
             self._own_time = OwnTime(timed, utils.device_type) if timed else None
             self._faults = hook.hook(self._scale_weights, timed)
+            self.model_parts[-1].register_forward_hook(lambda *_: self.dataloader.read_on())
             self.metrics_processor.start_clock()
             source = self.checkpointer.restored_from
             skipped = self.dataloader.skipped
