@@ -223,16 +223,31 @@ class Script:
         missing = _node(f"{name}-missing", uid=other)
         self.said["apply missing node"] = await self.code(apply(missing))
         taint = {"key": "example.test/a", "effect": "NoSchedule"}
-        version = less["metadata"]["resourceVersion"]
-        body = changed(_node(name), spec={"taints": [taint]})
-        body["metadata"] = {"name": name, "resourceVersion": version}
-        tainted = await self.cluster.patch(body)
+        seen, body, tainted = await self.tainted(_node(name, uid=uid), taint)
         is_kept = "other" in tainted["metadata"]["labels"] and taint in tainted["spec"]["taints"]
-        self.said["patch node taints"] = f"{_version(less, tainted)}, labels " + (
+        self.said["patch node taints"] = f"{_version(seen, tainted)}, labels " + (
             "kept" if is_kept else "lost"
         )
         self.said["patch node of an older version"] = await self.code(self.cluster.patch(body))
         await self.cluster.delete("Node", "", name)
+
+    async def tainted(
+        self, node: dict[str, Any], taint: dict[str, str]
+    ) -> tuple[Object, dict[str, Any], Object]:
+        """The Node before, the patch, the Node after. Controllers write to a new Node, too, so it
+        is looked at again where it has changed meanwhile.
+        """
+        for _ in range(20):
+            seen = await self.cluster.apply(node)
+            name, version = seen["metadata"]["name"], seen["metadata"]["resourceVersion"]
+            body = changed(_node(name), spec={"taints": [taint]})
+            body["metadata"] = {"name": name, "resourceVersion": version}
+            try:
+                return seen, body, await self.cluster.patch(body)
+            except ApiError as error:
+                if not error.is_conflict:
+                    raise
+        raise AssertionError("controllers write to the Node without end")
 
     async def events(self) -> None:
         event = {

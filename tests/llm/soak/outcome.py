@@ -94,7 +94,7 @@ def fault_class(incident: Incident, earlier: Sequence[Incident]) -> str:
     pod = ObjectKey("Pod", incident.agent or "")
     known = Observed(now=0.0, objects={pod: {"metadata": {"name": pod.name}, "status": {}}})
     run = SimpleNamespace(status=RunStatus())
-    case = cast(Case, SimpleNamespace(run=run, observed=known))
+    case = Case(cast(Any, run), spec=cast(Any, None), config=cast(Any, None), observed=known)
     return faults.fault(evidence.of_incident(case, incident, earlier)).row.name
 
 
