@@ -1,10 +1,10 @@
 """What the real torchtitan model takes, measured on CPU for test_planner_memory.py.
 
-    PYTHONPATH=operator:llm:. python -m tests.llm.planner_measurements
+    PYTHONPATH=operator:llm:. python -m tests.llm.planner_measurements states blocks
 
-prints JSON. A process of its own: one fake process group of 64 ranks (this is rank 0, nothing is
-sent), which no other test should see. Shapes of the states are true ones, on the meta device; what
-is computed has small shapes.
+prints JSON of these parts. A process of its own: one fake process group of 64 ranks (this is rank
+0, nothing is sent), which no other test should see. Shapes of the states are true ones, on the meta
+device; what is computed has small shapes.
 """
 
 from __future__ import annotations
@@ -183,13 +183,12 @@ STEPS = {
 }
 
 
-def measurements() -> dict[str, Any]:
-    return {
-        "states": {name: state_bytes(run) for name, run in STATES.items()},
-        "stages": stage_blocks([(32, 4), (22, 4), (80, 16), (3, 3)]),
-        "blocks": [block_bytes(block) for block in BLOCKS],
-        "steps": {name: step_bytes(run) for name, run in STEPS.items()},
-    }
+PARTS: dict[str, Callable[[], Any]] = {
+    "states": lambda: {name: state_bytes(run) for name, run in STATES.items()},
+    "stages": lambda: stage_blocks([(32, 4), (22, 4), (80, 16), (3, 3)]),
+    "blocks": lambda: [block_bytes(block) for block in BLOCKS],
+    "steps": lambda: {name: step_bytes(run) for name, run in STEPS.items()},
+}
 
 
 def state_bytes(run: RunConfig) -> dict[str, int]:
@@ -468,7 +467,7 @@ def _local_bytes(tensors: list[Any]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
-def main() -> None:
+def main(parts: list[str]) -> None:
     warnings.simplefilter("ignore")
     os.environ["LOCAL_RANK"] = "0"
     from pretrain_llm.training import cpu
@@ -482,9 +481,9 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=WORLD)
     utils.set_spmd_backend("spmd_types")
-    json.dump(measurements(), sys.stdout)
+    json.dump({part: PARTS[part]() for part in parts}, sys.stdout)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
