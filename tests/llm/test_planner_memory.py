@@ -33,7 +33,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    """By two processes with a thread each, for minutes."""
+    """By two processes with a thread each, for a minute."""
     with ThreadPoolExecutor() as both:
         first, second = both.map(_measured, (("states", "stages"), ("blocks", "steps")))
     return first | second
@@ -43,7 +43,7 @@ def _measured(parts: tuple[str, ...]) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "tests.llm.planner_measurements", *parts]
     done = subprocess.run(
-        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=900
+        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
