@@ -66,9 +66,9 @@ def _loader(run: RunConfig, folder: Path) -> tuple[Any, int]:
 
     from .trainers import inputs
 
-    (segment, *_), training = segments(run), run.training
+    everyone, training = segments(run), run.training
     loader = PackedLoader.Config(
-        folder=str(folder), index=inputs(folder).index, segment=segment
+        folder=str(folder), index=inputs(folder).index, segments=everyone, segment=everyone[0]
     ).build(
         dp_world_size=_ranks(run),
         dp_rank=0,

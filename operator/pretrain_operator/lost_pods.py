@@ -35,13 +35,15 @@ def lost_pods(case: Case, status: RunStatus, settings: Settings) -> Iterator[Kub
     """Those that nobody hears of. One that is on its way out stays so until it is deleted by force,
     and the Job does not replace it before it is gone.
     """
-    document = case.document(status)
+    document, anyone = case.document(status), case.observed.coordinator
     for pod in on_silent_nodes(case):
         if pod_facts.disruption(pod) == NODE_LOST:
             yield pod  # marked, and then the operator was killed
-        elif component(pod) == COMPONENT and is_heard(pod, document):
-            continue
-        elif pod_facts.is_deleting(pod) or _is_given_up(case, pod, document, settings):
+        elif component(pod) == COMPONENT and is_heard(pod, anyone):
+            continue  # also by the coordinator of the attempt before, while its pods save
+        elif (pod_facts.is_deleting(pod) and _may_go(case, pod, settings)) or _is_given_up(
+            case, pod, document, settings
+        ):
             yield pod
 
 
@@ -61,6 +63,13 @@ def is_heard(pod: KubernetesObject, document: StatusDocument | None) -> bool:
         agent.name == name and document.time - agent.last_seen < LEASE_SECONDS
         for agent in document.agents
     )
+
+
+def _may_go(case: Case, pod: KubernetesObject, settings: Settings) -> bool:
+    """Of a pod that was deleted and that nobody hears of: not for one answer that came late."""
+    if component(pod) != COMPONENT or case.observed.coordinator is not None:
+        return True
+    return _unanswered_seconds(case) >= settings.unreachable_seconds
 
 
 def _is_given_up(

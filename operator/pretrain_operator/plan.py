@@ -14,6 +14,7 @@ from . import (
     exclusion,
     goodput,
     lost_pods,
+    predecessor,
     progress,
     record,
     restarts,
@@ -36,6 +37,8 @@ _LOOK_AGAIN_SECONDS = 15.0  # at what no watch shows: a user's claim
 def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
     if run.spec is None:
         return _invalid(run, run.spec_error or "spec: is missing", observed)
+    if predecessor.has_left(run, observed):
+        return Plan(status=run.status, requeue_after_seconds=predecessor.LOOK_AGAIN_SECONDS)
     try:
         case = Case(run, run.spec, run_config(run), observed)
         status = next_status(case, settings)
@@ -57,7 +60,7 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
 
 def next_status(case: Case, settings: Settings) -> RunStatus:
     """The status after everything that was observed."""
-    status = restarts.reopened(case, case.run.status)
+    status = restarts.reopened(case.run, case.now)
     if conditions.is_stopped(status):
         return status
     status = stages.with_finished(case, status)
@@ -84,7 +87,9 @@ def _shown(case: Case, status: RunStatus, settings: Settings, stop: Stop | None)
 
 
 def _invalid(run: Run, message: str, observed: Observed) -> Plan:
-    status = summary.invalid(run.status, message, generation=run.generation, now=observed.now)
+    status = restarts.reopened(run, observed.now)
+    if not conditions.is_stopped(status):  # that verdict stays until the spec is changed
+        status = summary.invalid(status, message, generation=run.generation, now=observed.now)
     return Plan(status=status, events=story(status))
 
 

@@ -25,6 +25,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from pretrain_llm.contract.status import StatusDocument
+
 from . import api
 from .api.parse import run_from_object
 from .api.status import RunStatus
@@ -152,7 +154,7 @@ class Reconciler:
             document = await self._coordinators.status(key)
             memory.document_read_at = now
         memory.silent_since = None if document else memory.silent_since or now
-        nodes = self._cache.nodes(_nodes(objects, run.status))
+        nodes = self._cache.nodes(_nodes(objects, run.status, document))
         return Observed(now, objects, nodes, document, memory.silent_since)
 
     async def _claim(
@@ -329,12 +331,17 @@ def _pods(objects: Mapping[ObjectKey, KubernetesObject]) -> list[KubernetesObjec
     return [body for key, body in objects.items() if key.kind == "Pod"]
 
 
-def _nodes(objects: Mapping[ObjectKey, KubernetesObject], status: RunStatus) -> set[str]:
+def _nodes(
+    objects: Mapping[ObjectKey, KubernetesObject],
+    status: RunStatus,
+    document: StatusDocument | None,
+) -> set[str]:
     """Those that pods are on or were lost with, that faults blame, and that are excluded."""
     names = {pod["spec"].get("nodeName") for pod in _pods(objects)}
     names |= {disruption.node for disruption in status.disruptions}
     names |= {incident.suspect.node for incident in status.incidents}
     names |= {entry.name for entry in status.excluded_nodes}
+    names |= {incident.node for incident in document.incidents} if document else set()
     return {name for name in names if name}
 
 

@@ -22,7 +22,7 @@ from .case import Case
 from .faults import Evidence, Fault
 from .manifests.inputs import training_digest
 from .manifests.training import COMPONENT
-from .observed import KubernetesObject
+from .observed import KubernetesObject, Run
 from .stages import Stop, current
 from .times import timestamp
 
@@ -39,12 +39,13 @@ class Judged:
     stop: Stop | None = None
 
 
-def reopened(case: Case, status: RunStatus) -> RunStatus:
+def reopened(run: Run, now: float) -> RunStatus:
     """A stop is left by a change of the spec: everything that led to it counts no more."""
+    status = run.status
     summary = conditions.condition(status, conditions.SUCCEEDED)
     if not conditions.is_stopped(status) or summary is None:
         return status
-    if summary.observed_generation >= case.run.generation:
+    if summary.observed_generation >= run.generation:
         return status
     fresh = status.model_copy(
         update={
@@ -54,7 +55,7 @@ def reopened(case: Case, status: RunStatus) -> RunStatus:
     )
     message = "the spec was changed; the run goes on"
     return conditions.with_state(
-        fresh, conditions.PENDING, message, generation=case.run.generation, now=case.now
+        fresh, conditions.PENDING, message, generation=run.generation, now=now
     )
 
 
@@ -208,7 +209,8 @@ def _verdict(case: Case, status: RunStatus, fault: Fault) -> Stop | None:
                 " change the spec otherwise to go on."
             )
             return Stop(conditions.FAULT_BUDGET_SPENT, message)
-    if _is_barren(status):
+    is_fresh = budgets.infrastructure + budgets.application < BARREN_INCIDENTS  # progress resets
+    if _is_barren(status) and not is_fresh:
         message = (
             f"{BARREN_INCIDENTS} faults in a row without a step between them; the last:"
             f" {fault.cause}. Remove the cause, then change the spec to go on."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from pretrain_llm.contract import codec, exit_codes, protocol, status
 from pretrain_llm.contract.results import TerminationMessage
@@ -75,6 +75,18 @@ def test_agent_asked_to_stop_before_training_has_nothing_to_save() -> None:
         assert after.round == before.round
         assert after.incidents[-1].evidence == status.STOP_REQUESTED
         assert after.incidents[-1].first_fault is None
+
+
+def test_agent_asked_to_stop_while_others_finish_does_not_say_that_all_have() -> None:
+    with closing(World(small_run(nodes=1), vanished_seconds=600.0)) as world:
+        world.stepping()
+        world.coordinator.kill()  # so nobody says that the run is finished
+        world.coordinator.wait()
+        pids = world.worker_pids("pod-0")
+        (world.folder / "finish").touch()
+        eventually(lambda: not any(is_alive(pid) for pid in pids), "the workers have finished")
+        world.agents["pod-0"].send_signal(signal.SIGTERM)
+        assert world.agents["pod-0"].wait(30) == exit_codes.SAVED
 
 
 def test_coordinator_gone_after_the_last_step_agent_ends_with_zero() -> None:

@@ -13,18 +13,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from pretrain_llm import reports
-from pretrain_llm.agent import inbox, memory, outbox, settings, worker_main, workers
+from pretrain_llm.agent import __main__ as agent_main
+from pretrain_llm.agent import inbox, link, memory, outbox, settings, worker_main, workers
 from pretrain_llm.agent.bell import Bell
-from pretrain_llm.agent.link import Link
+from pretrain_llm.agent.elastic import FinalWorkerError
+from pretrain_llm.agent.link import Link, Standing
 from pretrain_llm.agent.outbox import Outbox
 from pretrain_llm.agent.output import KEPT_LINES, MAX_LINE_BYTES, Output
+from pretrain_llm.agent.stop import StopRequestedError
 from pretrain_llm.agent.workers import Ending
-from pretrain_llm.contract import codec, environment, exit_codes
-from pretrain_llm.contract.protocol import AgentEvent, Carried, RoundView
+from pretrain_llm.contract import codec, environment, exit_codes, protocol
+from pretrain_llm.contract.protocol import AgentEvent, AgentReport, Carried, RoundView
 from pretrain_llm.contract.reports import FaultReport, RestoredReport, StepReport, WorkerReport
 from pretrain_llm.contract.results import StageError
 from pretrain_llm.contract.status import Replay
@@ -205,6 +209,43 @@ def test_ending_says_what_its_error_and_stderr_come_to(
     told = StageError(error, "RuntimeError", 1) if error else None
     fault = Ending(0, 1.0, code, out_of_memory=False, error=told, stderr=stderr).fault(1)
     assert (fault.symptom, fault.stderr) == (symptom, lines)
+
+
+def test_error_of_any_length_is_told_by_its_beginning_and_its_end() -> None:
+    error = StageError(f"first{'x' * 1_000_000}last", "CheckpointException", 1)
+    told = Ending(0, 1.0, 1, out_of_memory=False, error=error).fault(1).error_message
+    assert told
+    assert (told[:5], told.rstrip(".")[-4:], len(told) < 5000) == ("first", "last", True)
+
+
+def test_report_has_as_many_events_as_the_coordinator_takes() -> None:
+    large = AgentEvent(fault=FaultReport(1, 0, 1.0, error_message="x" * 300_000))
+    report = AgentReport("a", "a-1", 1, 0, "n", protocol.RUNNING, 1.0, events=(large,) * 8)
+    body = link._body(report)
+    assert len(body) <= protocol.MAX_REPORT_BYTES
+    assert codec.from_json(AgentReport, body).events == (large,) * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "said"),
+    [
+        (RuntimeError("can't start new thread"), protocol.RUNNING, protocol.RUNNING),
+        (RuntimeError("boom"), protocol.WAITING, protocol.LEFT),
+        (StopRequestedError(is_saved=True), protocol.LEAVING, protocol.LEFT),
+        (StopRequestedError(is_saved=True), protocol.FINISHED, protocol.FINISHED),
+        (FinalWorkerError(StageError("b", "InputError", 64)), protocol.RUNNING, protocol.LEFT),
+    ],
+)
+def test_last_word_of_an_agent_tells_a_failure_from_a_leave(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, error: Exception, state: str, said: str
+) -> None:
+    monkeypatch.setenv(environment.TERMINATION_LOG, str(folder / "log"))
+    monkeypatch.setattr(agent_main, "StopRequest", Mock())
+    monkeypatch.setattr(agent_main.fork_server, "start", Mock())
+    monkeypatch.setattr(agent_main, "train", Mock(side_effect=error))
+    spoken = Mock(standing=Standing(state))
+    assert agent_main.run(Mock(), Mock(), spoken) != exit_codes.OK
+    assert spoken.close.call_args.args[0] == said
 
 
 def variables(folder: Path) -> dict[str, str]:

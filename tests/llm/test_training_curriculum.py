@@ -93,11 +93,12 @@ def _write_sources(run: RunConfig) -> ShardIndex:
 def test_loader_of_a_segment_reads_its_sources_in_its_order(tmp_path: Path) -> None:
     run = _run(tmp_path)
     index = _write_sources(run)
-    folder, (first, second) = Path(run.layout.data), segments(run)
+    folder, everyone = Path(run.layout.data), segments(run)
+    first, second = everyone
     sizes = {"dp_world_size": 1, "dp_rank": 0, "local_batch_size": 4}
-    loader = titan.PackedLoader.Config(folder=str(folder), index=index, segment=second).build(
-        seq_len=64, **sizes
-    )
+    loader = titan.PackedLoader.Config(
+        folder=str(folder), index=index, segments=everyone, segment=second
+    ).build(seq_len=64, **sizes)
     loader.load_state_dict({"steps": BOUNDARY, **asdict(first.consumed(BOUNDARY))})
     batch, _ = next(iter(loader))
     code = PackedDataset(

@@ -22,8 +22,10 @@ def loader(volume: Path) -> Any:
 
     run = run_config(volume)
     index = write_data(run.layout)
-    (segment,) = segments(run)
-    config = PackedLoader.Config(folder=str(run.layout.data), index=index, segment=segment)
+    everyone = segments(run)
+    config = PackedLoader.Config(
+        folder=str(run.layout.data), index=index, segments=everyone, segment=everyone[0]
+    )
     return config.build(dp_world_size=1, dp_rank=0, seq_len=32, local_batch_size=4, tokenizer=None)
 
 

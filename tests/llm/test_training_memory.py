@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.stateful import Stateful
+from torchtitan.components.checkpoint import MODEL, CheckpointManager
 
 from pretrain_llm.checkpoints import generations
 from pretrain_llm.checkpoints.selection import Identity
 from pretrain_llm.contract import environment
+from pretrain_llm.contract.config import CheckpointConfig
 from pretrain_llm.contract.data_steps import DataSteps, SkippedData
 from pretrain_llm.contract.memory import Generation
-from pretrain_llm.training import memory
+from pretrain_llm.training import checkpointing, memory
 from pretrain_llm.training.checkpointing import VerifiedCheckpoints
 from pretrain_llm.training.memory import MemoryTier, ShardMismatchError
 
@@ -175,6 +178,31 @@ def test_save_at_each_step_while_the_copy_of_one_takes_less_than_the_next(alone:
         generations.keep(alone, Generation(4, step))  # copied while the next step is made
 
 
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_step_that_was_offered_is_saved_unless_it_was_loaded(alone: Path, is_loaded: bool) -> None:
+    offer(alone)
+    saves = tier()
+    if is_loaded:
+        saves.load(states(2))
+    saves.at_boundary(AT.step, lambda: states(1))
+    assert (Generation(4, AT.step) in generations.generations(alone)) is not is_loaded
+
+
+def test_checkpoint_on_the_volume_is_not_written_over_after_a_restore_of_its_step(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(alone)
+    monkeypatch.setattr(checkpointing, "newest_listed", lambda *_: AT.step)
+    monkeypatch.setattr(CheckpointManager, "_save", lambda *_: pytest.fail("written over"))
+    checkpoints = object.__new__(VerifiedCheckpoints)
+    checkpoints.folder, checkpoints._group = "", dist.group.WORLD
+    checkpoints._policy = CheckpointConfig(keep_latest=2, interval=AT.step)
+    checkpoints._memory, checkpoints.states = tier(), {MODEL: Mock()}
+    checkpoints._states_to_load = lambda **_: states(2)
+    assert checkpoints._load_memory(SkippedData())
+    assert not any(checkpoints._save_verified(AT.step, is_last) for is_last in (False, True))
+
+
 def test_fault_in_a_save_to_the_volume_leaves_its_step_in_memory(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +218,7 @@ def test_fault_in_a_save_to_the_volume_leaves_its_step_in_memory(
     assert list(generations.unsealed(alone, 0, workers=1)) == [Generation(4, 25)]
 
 
-def test_save_without_room_is_left_out_and_training_goes_on(
+def test_save_without_room_is_left_out_and_the_next_ones_are_not(
     alone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -204,3 +232,6 @@ def test_save_without_room_is_left_out_and_training_goes_on(
         signal.signal(signal.SIGXFSZ, handler)
     assert "step 25 was not kept in memory" in caplog.text
     assert list(generations.unsealed(alone, 0, workers=1)) == []
+    for step in range(26, 36):
+        saves.at_boundary(step, lambda: states(1))
+    assert [g.step for g in generations.generations(alone)] == [30, 35]

@@ -508,6 +508,35 @@ def test_latest_checkpoint_damaged_is_not_brought_back_by_a_late_report() -> Non
     assert run.status.latest_checkpoint.step == 3
 
 
+def test_latest_checkpoint_that_training_went_back_behind_is_not_brought_back() -> None:
+    run = Run()
+    run.report("a", 10.0, saved(3, 1), saved(6, 2))
+    run.report("b", 10.1)
+    before = ledger.view(run.ledger).carried
+    run.report("a", 11.0, restored(3, 4))
+    run.report("b", 12.0, carried=before)
+    assert run.status.latest_checkpoint
+    assert run.status.latest_checkpoint.step == 3
+
+
+def test_save_told_twice_before_the_first_step_costs_nothing() -> None:
+    run = Run()
+    run.report("a", 10.0, saved(0, 1), saved(0, 2))
+    assert run.ledger.rhythm.cadence.costs == ()
+
+
+def test_hang_up_before_the_coordinator_stood_still_ends_no_lease() -> None:
+    run = Run()
+    run.report("a", 10.0)
+    run.report("b", 10.0)
+    run.ledger = ledger.hung_up(run.ledger, "b", 10.3)
+    run.report("a", 13.0)
+    assert not ledger.view(run.ledger).broken
+    for tenth in range(1, 13):
+        run.report("a", 13.0 + tenth / 10)
+    assert ledger.view(run.ledger).broken
+
+
 def test_revision_grows_only_with_what_agents_must_hear() -> None:
     run = Run()
     known = run.ledger.revision

@@ -167,7 +167,9 @@ class Run:
 
     def lose(self, name: str, now: float) -> None:
         """Its node is gone, and its memory; the others wait again."""
+        self.ledger = ledger.ticked(self.ledger, now)
         self.ledger = ledger.hung_up(self.ledger, name, now)
+        self.ledger = ledger.ticked(self.ledger, now + 0.9)  # a longer gap is the clock's
         for other in "abc".replace(name, ""):
             self.report(other, now + 1.5, protocol.WAITING)
 

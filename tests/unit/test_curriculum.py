@@ -10,6 +10,8 @@ import pytest
 from pretrain_llm.contract import config, curriculum
 from pretrain_llm.contract.config import ScheduleConfig, SegmentConfig, WeightConfig
 from pretrain_llm.contract.curriculum import Consumed
+from pretrain_llm.contract.data_order import DataOrder
+from pretrain_llm.contract.data_steps import SkippedData
 
 BASE = config.RunConfig(
     run="r",
@@ -100,15 +102,15 @@ def test_schedule_lasts_until_the_next_one_begins() -> None:
 def test_data_order_goes_on_until_weights_or_length_change() -> None:
     found = curriculum.segments(run(*SEGMENTS))
     assert [segment.order for segment in found] == [0, 1, 1, 2, 2]
-    firsts = [segment.order_position(segment.start) for segment in found]
-    assert firsts == [0, 0, 80, 0, 40]
-    assert found[2].order_position(71) == 84
+    order = DataOrder(found, SkippedData())
+    assert [order.first_sample(segment, segment.start) for segment in found] == [0, 0, 80, 0, 40]
+    assert order.first_sample(found[2], 71) == 84
 
 
 def test_segment_with_a_seed_begins_an_order_of_its_own() -> None:
-    first, second = curriculum.segments(run(SegmentConfig(60, seed=7)))
+    first, second = found = curriculum.segments(run(SegmentConfig(60, seed=7)))
     assert (first.run.training.seed, second.run.training.seed) == (1, 7)
-    assert (second.order, second.order_position(60)) == (1, 0)
+    assert (second.order, DataOrder(found, SkippedData()).first_sample(second, 60)) == (1, 0)
 
 
 def test_segment_with_a_new_optimizer_forgets_at_its_boundary_alone() -> None:

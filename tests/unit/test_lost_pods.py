@@ -89,6 +89,16 @@ def by_force(simulation: Simulation, unanswered: float | None = None) -> list[st
             id="deleted, and its agent goes on until its kubelet hears of it",
         ),
         pytest.param(
+            {"not_ready_for": LONG, "unanswered": 1.0, "deleting": True},
+            False,
+            id="deleted, and one answer came late",
+        ),
+        pytest.param(
+            {"not_ready_for": LONG, "unanswered": UNREACHABLE, "deleting": True},
+            True,
+            id="deleted, and nobody to ask",
+        ),
+        pytest.param(
             {"not_ready_for": LONG, "silent_for": LONG, "ended": {"phase": "Failed"}},
             False,
             id="has ended",
@@ -103,6 +113,13 @@ def by_force(simulation: Simulation, unanswered: float | None = None) -> list[st
 def test_pod_is_given_up_once_nobody_hears_of_it(seen: dict[str, Any], is_lost: bool):
     simulation, name = observed(**seen)
     assert by_force(simulation, seen.get("unanswered")) == ([name] if is_lost else [])
+
+
+def test_pods_of_the_attempt_before_save_while_their_agents_report():
+    simulation, _ = observed(not_ready_for=LONG, silent_for=0.5, deleting=True)
+    world = simulation.world
+    world.body = changed(world.body, status={"attempt": 2})
+    assert by_force(simulation) == []
 
 
 def test_lost_agent_that_a_new_coordinator_never_heard_of_is_its_nodes_fault():

@@ -30,7 +30,7 @@ from .scenarios import (
 )
 from .simulation import Simulation, cluster
 from .simulation_faults import fail_stage, kill_worker, power_off_node
-from .world import Operator, World, changed
+from .world import SETTINGS, Operator, World, changed
 
 # Stops
 
@@ -75,6 +75,32 @@ def test_stopped_run_stays_as_it_is_until_the_spec_changes_and_then_goes_on():
         assert Operator(simulation.world).one_pass() == 0
     data = {"sources": [{"name": "a", "path": "corpus/b"}]}
     simulation.world.edit(data=data)
+    until_state(simulation, conditions.SERVING)
+    assert simulation.world.status.retries == 1
+
+
+def test_verdict_outlives_settings_that_lack_an_image():
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    fail_stage(simulation, "demo-data", 64, last_words("not there", 64))
+    settle(simulation)
+    before = summary(simulation)
+    settle(simulation, SETTINGS.model_copy(update={"templates": {}}))
+    assert summary(simulation) == before
+
+
+def test_edit_of_a_stopped_run_that_breaks_a_rule_is_told_and_its_correction_is_the_retry():
+    simulation = started()
+    settle(simulation)
+    simulation.tick()
+    fail_stage(simulation, "demo-data", 64, last_words("not there", 64))
+    settle(simulation)
+    model = simulation.world.body["spec"]["model"]
+    simulation.world.edit(model={**model, "dim": 130})
+    settle(simulation)
+    assert state(simulation) == conditions.INVALID_SPEC
+    simulation.world.edit(model=model)
     until_state(simulation, conditions.SERVING)
     assert simulation.world.status.retries == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 from pretrain_llm.contract.reports import FaultReport
 from pretrain_llm.contract.status import STALLED, Incident, Suspicion
-from pretrain_operator import conditions, restarts
+from pretrain_operator import conditions, reconcile, restarts
 from pretrain_operator.api.status import IncidentStatus, RunStatus
 from pretrain_operator.observed import ObjectKey
 from pretrain_operator.times import timestamp
@@ -16,6 +16,7 @@ from pretrain_operator.times import timestamp
 from .scenarios import settle, state, step, summary, training_run, until
 from .simulation import Simulation, node
 from .simulation_faults import kill_worker, power_off_node
+from .world import changed
 
 
 def _incident(number: int, budget: str, *, stepped: bool) -> IncidentStatus:
@@ -240,6 +241,31 @@ def test_late_fault_of_an_older_time_told_by_a_new_coordinator_is_charged_once()
         world.now += 1
     assert world.status.budgets.total == 1
     assert state(simulation) != conditions.NO_PROGRESS
+
+
+@pytest.mark.parametrize(("charged", "is_stopped"), [(0, False), (2, True)])
+def test_recoveries_that_suspensions_cut_short_are_barren_only_without_progress(
+    charged: int, is_stopped: bool
+):
+    """`charged`: of two faults before, whose rounds' first steps nobody told of."""
+    simulation = training_run()
+    world = simulation.world
+    told = [_incident(0, "Infrastructure", stepped=False).model_dump(by_alias=True, mode="json")]
+    budgets = {"infrastructure": charged, "application": 0, "step": step(simulation)}
+    world.body = changed(
+        world.body, status={"incidents": told * 2, "budgets": budgets, "lastIncidentRound": 0}
+    )
+    kill_worker(simulation)
+    settle(simulation)
+    assert (state(simulation) == conditions.NO_PROGRESS) is is_stopped
+
+
+def test_node_that_the_coordinator_blames_is_looked_at_though_no_pod_is_on_it():
+    document = training_run().world.document
+    assert document is not None
+    told = Incident(1, 1.0, "LeaseExpired", node="node-9")
+    seen = reconcile._nodes({}, RunStatus(), replace(document, incidents=(told,)))
+    assert seen == {"node-9"}
 
 
 def test_incident_told_again_by_the_next_coordinator_is_charged_once():

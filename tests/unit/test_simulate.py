@@ -154,6 +154,15 @@ def test_stretch_position_counts_steps_saves_and_stalls(elapsed: float, position
     assert stretch().position(1000.0 + elapsed) == position
 
 
+def test_stretch_waits_for_a_save_that_takes_longer_than_its_steps() -> None:
+    slow = replace(stretch(), since=0.0, resumed_step=0, interval_steps=10, save_seconds=216.0)
+    found = slow.position(1000.0)  # saves begin at 10, 226, 442, 658 and 874 s
+    assert (found.step, found.saved_step) == (50, 40)
+    assert [slow.position(now).step for now in (873.0, 874.0)] == [49, 50]
+    assert slow.position(1089.9).saved_step == 40
+    assert slow.position(1090.0).saved_step == 50
+
+
 def test_stretch_ends_when_its_last_step_does() -> None:
     ends_at = stretch().ends_at(200)
     assert ends_at == 1000.0 + 150 + 4

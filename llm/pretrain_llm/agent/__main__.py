@@ -66,12 +66,22 @@ def run(settings: Settings, bell: Bell, link: Link) -> int:
         last_state = protocol.FINISHED
         return exit_codes.OK
     except StopRequestedError as stopped:
+        last_state = _last_state(link)
         return exit_codes.SAVED if stopped.is_saved else exit_codes.ERROR
     except Exception as error:
         traceback.print_exc()
-        return _gave_up(getattr(error, "error", None) or stage_error(error))
+        final = getattr(error, "error", None)  # of a worker, whose fault is told already
+        last_state = protocol.LEFT if final else _last_state(link)
+        return _gave_up(final or stage_error(error))
     finally:
         link.close(last_state, LAST_WORD_SECONDS)
+
+
+def _last_state(link: Link) -> str:
+    """An agent whose workers have finished is not missed; one that fails while they run is lost,
+    and must not look as if it had been asked to leave."""
+    state = link.standing.state
+    return state if state in (protocol.FINISHED, protocol.RUNNING) else protocol.LEFT
 
 
 def train(settings: Settings, bell: Bell, link: Link, stop: StopRequest) -> None:

@@ -164,9 +164,11 @@ class Agent(SimpleElasticAgent):
         if self._link.standing.state != protocol.FINISHED:
             self._link.stand(protocol.FINISHED)
         vanished = self._link.silent_seconds > self._settings.vanished_seconds
-        if self._link.view.finished or vanished or self._stop.is_made:
+        if self._link.view.finished or vanished:
             done = {worker.global_rank: None for worker in worker_group.workers}
             return RunResult(state=WorkerState.SUCCEEDED, return_values=done)
+        if self._stop.is_made:  # others may still save: 0 would say that the whole run is finished
+            raise StopRequestedError(is_saved=True)
         return RunResult(state=WorkerState.HEALTHY)  # torch asks num_nodes_waiting() next
 
     def _save_and_leave(self, workers: Workers) -> None:

@@ -23,7 +23,7 @@ from .settings import Settings
 
 CONNECT_SECONDS = 2.0  # under the lease
 FIRST_RETRY_SECONDS = 0.1
-MAX_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 0.5  # sooner than a coordinator gives up an agent whose connection ended
 WATCH_RETRY_SECONDS = 0.25
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Link:
                 self._is_dirty = False
                 report, closing = self._report(), self._is_closed
             try:
-                body = codec.to_json(report).encode()
+                body = _body(report)
                 self._hear(_exchange(connection, "POST", protocol.REPORT_PATH, body), report)
             except (OSError, HTTPException, codec.DecodeError, RefusedError) as error:
                 connection.close()
@@ -228,6 +228,15 @@ def _can_wait(event: AgentEvent) -> bool:
     """For the next report: what comes again and again."""
     told = event.worker
     return told is not None and (told.step is not None or told.own_time is not None)
+
+
+def _body(report: AgentReport) -> bytes:
+    """With as many of its events as the coordinator takes: the others come with the next."""
+    body = codec.to_json(report).encode()
+    while len(body) > protocol.MAX_REPORT_BYTES and report.events:
+        report = replace(report, events=report.events[: len(report.events) // 2])
+        body = codec.to_json(report).encode()
+    return body
 
 
 def _exchange(connection: HTTPConnection, method: str, path: str, body: bytes | None) -> RoundView:

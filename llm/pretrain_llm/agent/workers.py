@@ -30,6 +30,8 @@ KILL_SECONDS = 20.0  # after which a killed worker counts as stuck in the kernel
 
 logger = logging.getLogger(__name__)
 
+MAX_ERROR_CHARACTERS = 4000  # of an error that is reported
+
 
 class StuckWorkerError(RuntimeError):
     """A worker outlived SIGKILL: it holds its device, so nothing new can start on this node."""
@@ -61,7 +63,7 @@ class Ending:
             signal=-self.exit_code if signalled else None,
             out_of_memory=self.out_of_memory,
             error_kind=self.error.kind if self.error else None,
-            error_message=str(self.error) if self.error else None,
+            error_message=_bounded(str(self.error)) if self.error else None,
             step=self.error.step if self.error else None,
             symptom=told.symptom,
             stderr=told.lines,
@@ -77,6 +79,12 @@ class Ending:
         error = str(self.error).splitlines() if self.error else []
         told = symptoms.diagnosis((*error, *self.stderr))
         return symptoms.Diagnosis() if self.error and told.symptom is None else told
+
+
+def _bounded(text: str) -> str:
+    """Its beginning and its end: torch's error of a checkpoint has a traceback of every rank."""
+    half = MAX_ERROR_CHARACTERS // 2
+    return text if len(text) <= 2 * half else f"{text[:half]} … {text[-half:]}"
 
 
 class Workers:

@@ -6,6 +6,7 @@ Unknown keys are ignored so that an older pod can read a newer operator's docume
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -39,7 +40,7 @@ def decode(kind: type[T], document: Any, path: str = "") -> T:
     """The dataclass `kind` read from a JSON document. Raises DecodeError."""
     if not isinstance(document, dict):
         raise DecodeError(f"{path or 'document'}: expected an object, found {document!r}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast("Any", kind))
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         key = camel_case(field.name)
@@ -52,6 +53,12 @@ def decode(kind: type[T], document: Any, path: str = "") -> T:
         return kind(**values)
     except ValueError as error:
         raise DecodeError(f"{path or kind.__name__}: {error}") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """To resolve them takes longer than all else of a report."""
+    return typing.get_type_hints(kind)
 
 
 def _decode_value(hint: Any, value: Any, path: str) -> Any:

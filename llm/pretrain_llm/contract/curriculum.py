@@ -44,8 +44,7 @@ class Segment:
     before: Consumed  # by all the segments before
     schedule_start: int
     schedule_end: int
-    order: int  # data orders that were begun before this one's
-    order_samples: int  # consumed in this order before `start`
+    order: int  # data orders that were begun before this one's: `data_order`
     resets_optimizer: bool = False
 
     @property
@@ -69,10 +68,6 @@ class Segment:
         """Whether the optimiser's state of a checkpoint of this step is the segment before's, and
         is not gone on with."""
         return self.resets_optimizer and step == self.start
-
-    def order_position(self, data_step: int) -> int:
-        """Of the first sample of a global batch, in this segment's order."""
-        return self.order_samples + (data_step - self.start) * self.run.training.global_batch_size
 
 
 def segments(run: RunConfig) -> tuple[Segment, ...]:
@@ -113,7 +108,6 @@ def _whole(run: RunConfig) -> Segment:
         schedule_start=0,
         schedule_end=run.training.steps,
         order=0,
-        order_samples=0,
     )
 
 
@@ -131,7 +125,6 @@ def _next(segment: Segment, changes: SegmentConfig) -> Segment:
         before=before,
         schedule_start=start if begins_schedule else segment.schedule_start,
         order=segment.order + begins_order,
-        order_samples=0 if begins_order else segment.order_position(start),
         resets_optimizer=bool(changes.reset_optimizer),
     )
 

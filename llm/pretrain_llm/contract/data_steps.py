@@ -1,7 +1,8 @@
 """Which global batch each step trains on: a pure function of the step and of what is skipped.
 
-A data step is the place of a global batch in the run's order, from 0. Without skips, the step after
-n finished ones takes data step n. After a loss spike the batches around it are never trained:
+A data step is the number of a global batch, from 0; which samples it has is `data_order`'s. Without
+skips, the step after n finished ones takes data step n. After a loss spike the batches around it
+are never trained:
 
     step         ... 39  40  41  42           the loss spiked in the steps of data steps 40 and 41
     data step    ... 38  39  42  43
@@ -46,6 +47,17 @@ class SkippedData:
                 break
             data_step += skipped.end - skipped.first
         return data_step
+
+    def steps(self, batches: DataSteps) -> range:
+        """Those that train on them, each told by how many are finished before it."""
+        return range(self._steps_before(batches.first), self._steps_before(batches.end))
+
+    def _steps_before(self, data_step: int) -> int:
+        return data_step - sum(
+            min(skipped.end, data_step) - skipped.first
+            for skipped in _merged(self.ranges)
+            if skipped.first < data_step
+        )
 
     def passed(self, finished_steps: int) -> tuple[DataSteps, ...]:
         """What was skipped by the time that so many steps were finished."""

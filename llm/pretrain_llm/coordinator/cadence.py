@@ -88,7 +88,7 @@ def _measured(rhythm: Rhythm) -> Rhythm:
 
 def _cost(steps: tuple[tuple[int, float], ...], report: SavedReport, until: int) -> SaveCost | None:
     after = [seconds for step, seconds in steps if report.step < step <= until]
-    if len(after) < until - report.step:
+    if not after or len(after) < until - report.step:
         return None
     usual_seconds = len(after) * statistics.median(seconds for _, seconds in steps)
     return SaveCost(

@@ -107,7 +107,7 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
         trained=progress.reminded(ledger.trained, report.carried),
         recoveries=incidents.reminded(ledger.recoveries, report.carried.incidents),
         rhythm=cadence.reminded(ledger.rhythm, report.carried.cadence),
-        saved=saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined),
+        saved=_reminded(ledger, report),
         skipped=ledger.skipped.newer(report.carried.skipped),
         rounds=rounds.stepped(
             rounds.reported(ledger.rounds, report, now), report.carried.highest_step
@@ -124,6 +124,15 @@ def told(ledger: Ledger, report: AgentReport, now: float) -> Ledger:
             after, recoveries=incidents.with_lost_agent(after.recoveries, reason, agent)
         )
     return _settled(ledger, replace(after, rounds=rounds.ticked(after.rounds, now)), now)
+
+
+def _reminded(ledger: Ledger, report: AgentReport) -> Saved:
+    """An agent's first report may know of a checkpoint that was saved before this coordinator's
+    time; what a later one carries comes from this coordinator, and may be older than its own word.
+    """
+    if report.incarnation in ledger.acknowledged:
+        return ledger.saved
+    return saved.with_saved(ledger.saved, report.carried.latest_checkpoint, ledger.quarantined)
 
 
 def ticked(ledger: Ledger, now: float) -> Ledger:

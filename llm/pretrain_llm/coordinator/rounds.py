@@ -236,12 +236,21 @@ def _without_stall(state: State, now: float) -> State:
     state = replace(state, ticked_at=now)
     if gap <= STALL_SECONDS:
         return state
-    agents = {n: replace(a, seen_at=min(now, a.seen_at + gap)) for n, a in state.agents.items()}
+    agents = {name: _extended(agent, gap, now) for name, agent in state.agents.items()}
     state = replace(state, agents=agents)
     return paced(
         state,
         state.round.number if state.round else 0,
         lambda pace: replace(pace, moved_at=min(now, pace.moved_at + gap)),
+    )
+
+
+def _extended(agent: Agent, seconds: float, now: float) -> Agent:
+    hung_up_at = agent.hung_up_at
+    return replace(
+        agent,
+        seen_at=min(now, agent.seen_at + seconds),
+        hung_up_at=None if hung_up_at is None else min(now, hung_up_at + seconds),
     )
 
 

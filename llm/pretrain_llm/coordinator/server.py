@@ -105,6 +105,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, port: int, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
+        self.reporters: dict[str, RequestHandler] = {}  # the newest connection of each agent
         super().__init__(("", port), RequestHandler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
@@ -123,7 +124,8 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         super().finish()
-        if self.reporter:
+        if self.reporter and self.server.reporters.get(self.reporter) is self:
+            del self.server.reporters[self.reporter]
             self.server.coordinator.hang_up(self.reporter)
 
     def do_GET(self) -> None:
@@ -150,6 +152,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             return
         try:
             report = codec.from_json(AgentReport, body)
+            self.server.reporters[report.agent] = self
             view = self.server.coordinator.report(report)
         except codec.DecodeError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))

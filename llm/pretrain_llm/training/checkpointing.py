@@ -40,7 +40,7 @@ class VerifiedCheckpoints(CheckpointManager):
         super().__init__(config, **kwargs)
         self._identity, self._policy = config.identity, config.policy
         self._group = self.pg or dist.new_group(backend="gloo")  # none where saves wait
-        self._at_step: int | None = None  # loaded from the volume or saved there last
+        self._at_step: int | None = None  # the state is of, and the volume has it
         self._saved_step = 0  # newest on the volume: from there auto counts
         self._interval = config.policy.min_interval  # with auto, until another is agreed on
         self.restored_from = SCRATCH
@@ -75,6 +75,8 @@ class VerifiedCheckpoints(CheckpointManager):
         self._memory.load(states)
         self.states[MODEL].load_state_dict(states)  # as torchtitan does after DCP's load
         self.restored_from = self._memory.source
+        if self._memory.loaded_step == self._saved_step:
+            self._at_step = self._saved_step  # to save it again would write over what is proven
         return True
 
     def _load_verified(self, skipped: SkippedData) -> bool:

@@ -23,6 +23,7 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 
 from ..contract.curriculum import Segment
+from ..contract.data_order import DataOrder
 from ..contract.data_steps import SkippedData
 from ..data.index import ShardIndex
 from ..data.packed import PackedDataset, batch_samples, order_seed
@@ -54,7 +55,8 @@ class PackedLoader(BaseDataLoader):
     class Config(BaseDataLoader.Config):
         folder: str
         index: ShardIndex
-        segment: Segment
+        segments: tuple[Segment, ...]  # all of the run's
+        segment: Segment  # that this process trains
 
     def __init__(
         self,
@@ -73,7 +75,8 @@ class PackedLoader(BaseDataLoader):
             seed=order_seed(config.segment.run.training.seed, config.segment.order),
             weights=config.segment.run.data.weights,
         )
-        self._segment, self._eos_id = config.segment, config.index.eos_id
+        self._segments, self._segment = config.segments, config.segment
+        self._eos_id = config.index.eos_id
         self._rank, self._ranks, self._local_batch = dp_rank, dp_world_size, local_batch_size
         a_step = config.segment.run.training.global_batch_size // dp_world_size
         self._at_once = a_step // local_batch_size  # batches of a step
@@ -133,9 +136,10 @@ class PackedLoader(BaseDataLoader):
 
     def _micro_batches(self, steps: int) -> Iterator[tuple[int, range]]:
         """The number of each step after `steps` with the positions of a local batch, for ever."""
+        order = DataOrder(self._segments, self.skipped)
         while True:
             positions = batch_samples(
-                self._segment.order_position(self.skipped.data_step(steps)),
+                order.first_sample(self._segment, steps),
                 global_batch_size=self._segment.run.training.global_batch_size,
                 dp_rank=self._rank,
                 dp_size=self._ranks,

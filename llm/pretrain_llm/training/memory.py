@@ -6,7 +6,9 @@ and sends it to its peer. The same mesh reads it back the same way, so the state
 last bit; any other mesh, model or data starts from the volume.
 
 A node that has not got rid of its last checkpoint yet has no room for the next: then no rank
-saves. The ranks agree on that as they agree to stop: posted at the step before, read at this one.
+saves. Where a rank could not write its last one, that checkpoint is never whole, and all nodes make
+room of it. The ranks agree on both as they agree to stop: posted at the step before, read at this
+one.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ from . import groups
 from .reporting import report
 
 _ALIGNMENT_BYTES = 64
+
+# What a rank posts; the greatest holds for all.
+_ROOM, _FULL, _FAILED = range(3)
 
 Branch = tuple[str | int, ...]  # where a leaf is in a tree of dicts and lists
 States = dict[str, Any]  # names to tensors, values and Statefuls, as torchtitan's manager has them
@@ -79,9 +84,12 @@ class MemoryTier:
         self._place = place()
         self._origin = {**asdict(identity), "mesh": list(mesh), "rank": dist.get_rank()}
         self.skipped = SkippedData()  # as of now
+        self.loaded_step: int | None = None  # None: not from memory
         self._group = groups.between_steps()
-        self._full = torch.zeros(1, dtype=torch.int32)
+        self._word = torch.zeros(1, dtype=torch.int32)
         self._posted: dist.Work | None = None
+        self._last_step = 0  # that all ranks wrote, or tried to
+        self._has_failed = False  # to write that one
 
     @property
     def source(self) -> str:
@@ -92,20 +100,19 @@ class MemoryTier:
 
         Not before the first: an optimiser that has not stepped steps when it shows its state.
         """
-        is_due = step > 0 and step % self._interval == 0 and not self._started_from(step)
+        is_due = step > 0 and step % self._interval == 0 and step != self.loaded_step
         if is_due and self._has_room():
             self._save(step, states())
         if (step + 1) % self._interval == 0:
             self._post()
 
-    def _started_from(self, step: int) -> bool:
-        return self._place.offered is not None and self._place.offered.step == step
-
     def _post(self) -> None:
         place = self._place
         is_full = generations.is_full(place.root, place.node_rank, self._interval)
-        self._full.fill_(int(is_full))
-        self._posted = dist.all_reduce(self._full, group=self._group, async_op=True)
+        self._word.fill_(_FAILED if self._has_failed else _FULL if is_full else _ROOM)
+        self._posted = dist.all_reduce(
+            self._word, dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
 
     def _has_room(self) -> bool:
         """On every node. Where nothing was posted, the round has just begun, and nothing is kept
@@ -115,13 +122,17 @@ class MemoryTier:
             return True
         self._posted.wait()
         self._posted = None
-        return not self._full.item()
+        if self._word.item() == _FAILED:  # what has its place is never whole
+            generations.remove(self._place.root, self._generation(self._last_step))
+        return self._word.item() != _FULL
+
+    def _generation(self, step: int) -> Generation:
+        return Generation(self._place.round, step)
 
     def _save(self, step: int, states: States) -> None:
         begun = time.monotonic()
-        shards = generations.folder(
-            self._place.root, Generation(self._place.round, step), self._place.node_rank
-        )
+        shards = generations.folder(self._place.root, self._generation(step), self._place.node_rank)
+        self._last_step, self._has_failed = step, False
         try:
             shards.mkdir(parents=True, exist_ok=True)
             origin = {**self._origin, "skipped": codec.encode(self.skipped)}
@@ -129,6 +140,7 @@ class MemoryTier:
         except OSError as error:  # the tmpfs is full: the volume's checkpoints must do
             logger.error("step %d was not kept in memory: %s", step, error)
             generations.tensors_path(shards, self._place.local_rank).unlink(missing_ok=True)
+            self._has_failed = True
             return
         stall_seconds = time.monotonic() - begun
         report(memory_saved=MemorySavedReport(step, size, stall_seconds, time.time()))
@@ -151,6 +163,8 @@ class MemoryTier:
         since this one makes no step.
         """
         read(self._shards(), self._place.local_rank, states)
+        assert self._place.offered is not None
+        self.loaded_step = self._place.offered.step
 
     def _shards(self) -> Path:
         assert self._place.offered is not None

@@ -3,7 +3,7 @@
 Source: OLMo et al. 2025 (2 OLMo 2 Furious) and OLMo-core's SkipStepOptimizer: more than a number
 of standard deviations above the mean of a window of steps. Data, rate and step count go on; weights
 and optimiser state stay. What stood out does not enter the window, so that it cannot raise the
-limit.
+limit. A loss that is no number ends the worker after all: torchtitan looks at it behind the step.
 
 `SkipStep` is the gate of `optimizers.Optimizers`; its window is saved with the checkpoint, so that
 a resumed run decides as the one that was not interrupted.

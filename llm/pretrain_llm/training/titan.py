@@ -34,7 +34,7 @@ from .. import models
 from ..contract import exit_codes, symptoms
 from ..contract.config import RunConfig, ScheduleConfig, SkipStepConfig
 from ..contract.config import TrainingConfig as Training
-from ..contract.curriculum import Segment, segment_of
+from ..contract.curriculum import Segment, segment_of, segments
 from ..contract.reports import PERSISTENT, OwnTimeReport, RestoredReport, StepReport
 from ..errors import NonFiniteError
 from ..faults import hook
@@ -245,6 +245,7 @@ def trainer_config(run: RunConfig, inputs: Inputs, finished_steps: int = 0) -> T
         dataloader=PackedLoader.Config(
             folder=str(inputs.folder),
             index=inputs.index,
+            segments=segments(whole),
             segment=segment,
         ),
         segment=segment,

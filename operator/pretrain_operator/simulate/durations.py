@@ -74,11 +74,12 @@ class Durations:
         return self.memory_steps * max(1, math.ceil(self.memory_copy_seconds / apart_seconds))
 
     def interval_steps(self, mtbf_seconds: float) -> int:
-        """Between two saves. A save begins only when the one before is complete."""
+        """Between two saves; where none are given, no fewer than are made while one is written."""
         if self.checkpoint_steps is not None:
             return self.checkpoint_steps
         daly = daly_interval_seconds(max(self.stall_seconds, 1e-3), mtbf_seconds)
-        return max(1, round(max(daly, self.save_seconds) / self.step_seconds))
+        at_least = math.ceil(self.save_seconds / self.step_seconds)
+        return max(1, round(daly / self.step_seconds), at_least)
 
     def used(self) -> tuple[str, ...]:
         """Names of those that matter: where nothing is saved in memory, what it takes does not."""

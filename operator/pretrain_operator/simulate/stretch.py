@@ -23,8 +23,9 @@ class Stretch:
 
         |--steps--|stall|--steps--|stall|--…
 
-    A save is complete `save_seconds` after its stall has begun. What saves in memory stall is
-    spread over the steps.
+    A save is complete `save_seconds` after its stall has begun, and the next begins no sooner:
+    where that takes longer than the steps between them, training waits, here as a longer stall.
+    What saves in memory stall is spread over the steps.
     """
 
     since: float
@@ -55,13 +56,18 @@ class Stretch:
         """When the last step is finished."""
         missing = total_steps - self.resumed_step
         saves = max(0, math.ceil((missing - self._first) / self.interval_steps))
-        return self.since + missing * self._pace_seconds + saves * self.stall_seconds
+        return self.since + missing * self._pace_seconds + saves * self._stall_seconds
 
     @property
     def _pace_seconds(self) -> float:
         """A step, with its share of what saves in memory stall."""
         stall = self.memory_stall_seconds / self.memory_steps if self.memory_steps else 0.0
         return self.step_seconds + stall
+
+    @property
+    def _stall_seconds(self) -> float:
+        apart_seconds = self.interval_steps * self._pace_seconds
+        return max(self.stall_seconds, self.save_seconds - apart_seconds)
 
     def _step(self, elapsed: float) -> int:
         stepped = elapsed - self._stalled(elapsed)
@@ -72,8 +78,8 @@ class Stretch:
         begun = self._saves(elapsed)
         if not begun:
             return 0.0
-        last = min(self.stall_seconds, elapsed - self._begins_at(begun))
-        return (begun - 1) * self.stall_seconds + last
+        last = min(self._stall_seconds, elapsed - self._begins_at(begun))
+        return (begun - 1) * self._stall_seconds + last
 
     def _in_memory(self, elapsed: float) -> int | None:
         if self.memory_steps is None or elapsed < 0:
@@ -93,12 +99,12 @@ class Stretch:
         since_first = elapsed - self._first * self._pace_seconds
         if since_first < 0:
             return 0
-        cycle = self.interval_steps * self._pace_seconds + self.stall_seconds
+        cycle = self.interval_steps * self._pace_seconds + self._stall_seconds
         return math.floor(since_first / cycle) + 1
 
     def _begins_at(self, number: int) -> float:
         steps = self._first + (number - 1) * self.interval_steps
-        return steps * self._pace_seconds + (number - 1) * self.stall_seconds
+        return steps * self._pace_seconds + (number - 1) * self._stall_seconds
 
     def _step_of(self, number: int) -> int:
         return self.resumed_step + self._first + (number - 1) * self.interval_steps
