@@ -8,6 +8,7 @@ they are gone.
 
 from __future__ import annotations
 
+from . import conditions
 from .observed import KubernetesObject, Observed, Run
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -17,7 +18,7 @@ def has_left(run: Run, observed: Observed) -> bool:
     """Only of a run that has decided nothing yet: until then no child can be its own. What has no
     owner was left on purpose (`--cascade=orphan`), with its pods."""
     status = run.status
-    if status.attempt or status.conditions or status.artifacts:
+    if status.attempt or status.artifacts or conditions.state(status):
         return False
     made = [*observed.of_kind("Job"), *observed.of_kind("Deployment")]
     if any(_owner(item) not in (None, run.uid) for item in made):
