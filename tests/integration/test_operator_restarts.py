@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from pretrain_llm.contract import exit_codes
+from pretrain_llm.contract.results import StageError
 from tests.integration.harness import (
     Api,
     Coordinators,
@@ -14,7 +16,7 @@ from tests.integration.harness import (
     Operator,
     eventually,
 )
-from tests.integration.walk import Walk
+from tests.integration.walk import Walk, demo_run
 
 
 @pytest.fixture
@@ -64,6 +66,22 @@ def test_operator_asked_to_stop_ends_cleanly_within_seconds(operator: Operator) 
         assert operator.stop() == 0
     finally:
         operator.start()
+
+
+def test_run_made_under_the_name_of_a_stopped_one_does_not_take_its_verdict(walk: Walk) -> None:
+    walk.begin()
+    walk.fail("data", StageError("not there", "InputError", exit_codes.BAD_INPUT))
+    walk.until_state("BadInput")
+    before = uids(walk)
+    walk.api.delete("PretrainRun", walk.namespace, walk.name)
+    walk.api.create(demo_run(walk.namespace, walk.name))
+    # The garbage collector may have to hear of this kind first: it looks every 30 s.
+    eventually(lambda: not before & uids(walk), "the first run's children are gone", 100.0)
+    walk.until_pods("data")
+    walk.until_state("PreparingData")
+    job = walk.job("data")
+    assert job
+    assert job["metadata"]["uid"] not in before
 
 
 def test_child_deleted_by_hand_comes_back(walk: Walk) -> None:
