@@ -41,9 +41,7 @@ def lost_pods(case: Case, status: RunStatus, settings: Settings) -> Iterator[Kub
             yield pod  # marked, and then the operator was killed
         elif component(pod) == COMPONENT and is_heard(pod, anyone):
             continue  # also by the coordinator of the attempt before, while its pods save
-        elif (pod_facts.is_deleting(pod) and _may_go(case, pod, settings)) or _is_given_up(
-            case, pod, document, settings
-        ):
+        elif _is_stuck(case, pod, settings) or _is_given_up(case, pod, document, settings):
             yield pod
 
 
@@ -65,8 +63,10 @@ def is_heard(pod: KubernetesObject, document: StatusDocument | None) -> bool:
     )
 
 
-def _may_go(case: Case, pod: KubernetesObject, settings: Settings) -> bool:
-    """Of a pod that was deleted and that nobody hears of: not for one answer that came late."""
+def _is_stuck(case: Case, pod: KubernetesObject, settings: Settings) -> bool:
+    """A pod that was deleted and that nobody hears of: not for one answer that came late."""
+    if not pod_facts.is_deleting(pod):
+        return False
     if component(pod) != COMPONENT or case.observed.coordinator is not None:
         return True
     return _unanswered_seconds(case) >= settings.unreachable_seconds

@@ -498,22 +498,20 @@ def test_latest_checkpoint_is_one_that_training_can_go_on_from(
     assert ledger.view(run.ledger).carried.latest_checkpoint == told
 
 
-def test_latest_checkpoint_damaged_is_not_brought_back_by_a_late_report() -> None:
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(damaged(6, 11.0), id="damaged"),
+        pytest.param(restored(3, 4), id="training went back behind it"),
+    ],
+)
+def test_latest_checkpoint_taken_back_is_not_brought_back_by_a_late_report(
+    word: AgentEvent,
+) -> None:
     run = Run()
     run.report("a", 10.0, saved(3, 1), saved(6, 2))
     before = ledger.view(run.ledger).carried
-    run.report("a", 11.0, damaged(6, 11.0))
-    run.report("b", 12.0, carried=before)
-    assert run.status.latest_checkpoint
-    assert run.status.latest_checkpoint.step == 3
-
-
-def test_latest_checkpoint_that_training_went_back_behind_is_not_brought_back() -> None:
-    run = Run()
-    run.report("a", 10.0, saved(3, 1), saved(6, 2))
-    run.report("b", 10.1)
-    before = ledger.view(run.ledger).carried
-    run.report("a", 11.0, restored(3, 4))
+    run.report("a", 11.0, word)
     run.report("b", 12.0, carried=before)
     assert run.status.latest_checkpoint
     assert run.status.latest_checkpoint.step == 3

@@ -10,7 +10,8 @@ from pretrain_llm.contract import curriculum
 from pretrain_llm.contract.config import SegmentConfig
 from pretrain_llm.contract.curriculum import Segment
 from pretrain_llm.contract.data_order import DataOrder
-from pretrain_llm.contract.data_steps import DataSteps, SkippedData
+from pretrain_llm.contract.data_steps import SkippedData
+from pretrain_llm.coordinator.rollbacks import LossPolicy, rollback
 
 from .test_curriculum import run
 
@@ -30,13 +31,15 @@ def trained(segments: tuple[Segment, ...], skipped: SkippedData, step: int) -> S
 
 
 def undone(skipped: SkippedData, first: int, last: int) -> SkippedData:
-    """As the coordinator rolls back, `coordinator.rollbacks.rollback`."""
-    batches = DataSteps(skipped.data_step(first), skipped.data_step(last) + 1)
-    return skipped.with_rollback(batches)
+    """As the coordinator decides, where a checkpoint of `first` finished steps is the newest."""
+    policy = LossPolicy(max_rollbacks=len(skipped.ranges) + 1)
+    found = rollback(policy, skipped, [first], onset=first + 1, seen_at=last + 1).skipped
+    assert found
+    return skipped.with_rollback(found)
 
 
 @pytest.mark.parametrize(
-    ("segments", "rollback", "step", "expected"),
+    ("segments", "steps", "step", "expected"),
     [
         pytest.param((), (20, 21), 20, 22 * 8, id="no curriculum"),
         pytest.param((LARGER,), (20, 21), 60, 62 * 8, id="larger batches, after"),
@@ -49,10 +52,10 @@ def undone(skipped: SkippedData, first: int, last: int) -> SkippedData:
     ],
 )
 def test_steps_take_what_comes_after_the_samples_that_are_skipped(
-    segments: tuple[SegmentConfig, ...], rollback: tuple[int, int], step: int, expected: int
+    segments: tuple[SegmentConfig, ...], steps: tuple[int, int], step: int, expected: int
 ) -> None:
     found = curriculum.segments(run(*segments))
-    samples = trained(found, undone(SkippedData(), *rollback), step)
+    samples = trained(found, undone(SkippedData(), *steps), step)
     assert min(number for _, number in samples) == expected
 
 

@@ -64,12 +64,17 @@ def test_stage_that_fails_for_good_stops_the_run_with_the_programs_words(code, m
     assert (ready.status, ready.reason) == ("False", wanted)
 
 
-def test_stopped_run_stays_as_it_is_until_the_spec_changes_and_then_goes_on():
+def stopped_run() -> Simulation:
     simulation = started()
     settle(simulation)
     simulation.tick()
     fail_stage(simulation, "demo-data", 64, last_words("not there", 64))
     settle(simulation)
+    return simulation
+
+
+def test_stopped_run_stays_as_it_is_until_the_spec_changes_and_then_goes_on():
+    simulation = stopped_run()
     for _ in range(3):
         simulation.tick()
         assert Operator(simulation.world).one_pass() == 0
@@ -80,22 +85,14 @@ def test_stopped_run_stays_as_it_is_until_the_spec_changes_and_then_goes_on():
 
 
 def test_verdict_outlives_settings_that_lack_an_image():
-    simulation = started()
-    settle(simulation)
-    simulation.tick()
-    fail_stage(simulation, "demo-data", 64, last_words("not there", 64))
-    settle(simulation)
+    simulation = stopped_run()
     before = summary(simulation)
     settle(simulation, SETTINGS.model_copy(update={"templates": {}}))
     assert summary(simulation) == before
 
 
 def test_edit_of_a_stopped_run_that_breaks_a_rule_is_told_and_its_correction_is_the_retry():
-    simulation = started()
-    settle(simulation)
-    simulation.tick()
-    fail_stage(simulation, "demo-data", 64, last_words("not there", 64))
-    settle(simulation)
+    simulation = stopped_run()
     model = simulation.world.body["spec"]["model"]
     simulation.world.edit(model={**model, "dim": 130})
     settle(simulation)

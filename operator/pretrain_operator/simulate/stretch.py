@@ -56,7 +56,7 @@ class Stretch:
         """When the last step is finished."""
         missing = total_steps - self.resumed_step
         saves = max(0, math.ceil((missing - self._first) / self.interval_steps))
-        return self.since + missing * self._pace_seconds + saves * self._stall_seconds
+        return self.since + missing * self._pace_seconds + saves * self._pause_seconds
 
     @property
     def _pace_seconds(self) -> float:
@@ -65,7 +65,7 @@ class Stretch:
         return self.step_seconds + stall
 
     @property
-    def _stall_seconds(self) -> float:
+    def _pause_seconds(self) -> float:
         apart_seconds = self.interval_steps * self._pace_seconds
         return max(self.stall_seconds, self.save_seconds - apart_seconds)
 
@@ -78,8 +78,8 @@ class Stretch:
         begun = self._saves(elapsed)
         if not begun:
             return 0.0
-        last = min(self._stall_seconds, elapsed - self._begins_at(begun))
-        return (begun - 1) * self._stall_seconds + last
+        last = min(self._pause_seconds, elapsed - self._begins_at(begun))
+        return (begun - 1) * self._pause_seconds + last
 
     def _in_memory(self, elapsed: float) -> int | None:
         if self.memory_steps is None or elapsed < 0:
@@ -99,12 +99,12 @@ class Stretch:
         since_first = elapsed - self._first * self._pace_seconds
         if since_first < 0:
             return 0
-        cycle = self.interval_steps * self._pace_seconds + self._stall_seconds
+        cycle = self.interval_steps * self._pace_seconds + self._pause_seconds
         return math.floor(since_first / cycle) + 1
 
     def _begins_at(self, number: int) -> float:
         steps = self._first + (number - 1) * self.interval_steps
-        return steps * self._pace_seconds + (number - 1) * self._stall_seconds
+        return steps * self._pace_seconds + (number - 1) * self._pause_seconds
 
     def _step_of(self, number: int) -> int:
         return self.resumed_step + self._first + (number - 1) * self.interval_steps
